@@ -1,0 +1,395 @@
+"""Where the files between the stages lie, and how they are read and written.
+
+A file is written whole or not at all (`whole`). An image is named by its path relative to its data set's folder,
+with "/" on every system. Each output has a record (.json) with the settings and the fingerprints of the inputs it
+was made from: that is how a stage knows that it is up to date (`up_to_date`) or out of step (`check_in_step`).
+"""
+
+import ast
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import config
+from pipeline.images import IMAGE_SUFFIXES
+from pipeline.settings import UserError
+
+# ---- folders -------------------------------------------------------------------------------------
+
+
+def root() -> Path:
+    """The folder that holds raw_img/ img/ data/ ...: the environment's IMAGE_CLUSTER_ROOT, or the project's own."""
+    chosen = os.environ.get("IMAGE_CLUSTER_ROOT")
+    return Path(chosen).resolve() if chosen else Path(config.__file__).resolve().parent
+
+
+def raw_img_dir(dataset: str) -> Path:
+    """The photographs as they came."""
+    return root() / "raw_img" / dataset
+
+
+def img_dir(dataset: str) -> Path:
+    """The photographs with the background removed."""
+    return root() / "img" / dataset
+
+
+def mask_dir(dataset: str) -> Path:
+    """The masks of stage 01: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
+    return root() / "mask" / dataset
+
+
+def mask_true_dir(dataset: str) -> Path:
+    """The true masks of drawn images, named like those of `mask_dir`."""
+    return root() / "mask_true" / dataset
+
+
+def data_dir(dataset: str) -> Path:
+    """Labels, features and clusters."""
+    return root() / "data" / dataset
+
+
+def training_images_dir(dataset: str) -> Path:
+    """One folder of images for each known model."""
+    return root() / "training_images" / dataset
+
+
+def model_dir(dataset: str) -> Path:
+    """The fine-tuned network."""
+    return root() / "model" / dataset
+
+
+def result_dir(dataset: str) -> Path:
+    """Scores, pictures and the report."""
+    return root() / "result" / dataset
+
+
+def shown(path: Path) -> str:
+    """`path` relative to the root where it lies below it, with "/": as messages and records name it."""
+    return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else path.as_posix()
+
+
+# ---- looking ---------------------------------------------------------------------------------------
+
+
+def require(path: Path, stage: str) -> Path:
+    """Return `path`; raises UserError naming the `stage` that makes it where it does not exist."""
+    if not path.exists():
+        raise UserError(f"{shown(path)} not found: run {stage} first")
+    return path
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of the image files in `folder` and below, relative to it, with "/", in code point order.
+
+    An image file is one with a suffix of `IMAGE_SUFFIXES` in any case, hidden files and folders excepted.
+    Symbolic links to files are followed where they lead to a file; links to folders are not.
+    """
+    names = []
+    for directory, folders, entries in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = Path(directory).relative_to(folder).as_posix()
+        prefix = "" if prefix == "." else prefix + "/"
+        names += [
+            prefix + name
+            for name in entries
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+        ]
+    return sorted(names)
+
+
+def name_problem(name: str) -> str | None:
+    """Why an image of this name can't be taken (it would not fit on one line of UTF-8 text), or None where it can."""
+    if any(ord(character) < 32 or character in "\x7f\x85\u2028\u2029" for character in name):
+        return "the file name holds a line break or another control character: rename it"
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        return "the file name is not valid Unicode: rename it"
+    return None
+
+
+def images_of(folder: Path, remedy: str) -> list[str]:
+    """`list_images(folder)`; raises UserError ending in `remedy` where the folder is missing or has none."""
+    if not folder.is_dir():
+        raise UserError(f"{shown(folder)}/ not found: {remedy}")
+    names = list_images(folder)
+    if not names:
+        raise UserError(f"{shown(folder)}/ holds no image ({' '.join(sorted(IMAGE_SUFFIXES))}): {remedy}")
+    return names
+
+
+# ---- writing whole or not at all -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, with its suffix; rename it onto `path` at the end, remove it on an error.
+
+    >>> with whole(data_dir("bags") / "features.npy") as temporary:
+    ...     np.save(temporary, features)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a leading dot keeps it out of `list_images`; the name's own length is limited by file systems
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed run of `whole` left directly in `folder`."""
+    for path in folder.glob(".*.tmp*"):
+        path.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a UTF-8 table with a header line; cells are quoted where they need it."""
+    # names that are not valid Unicode occur in skipped.csv: they are shown with backslashes
+    with (
+        whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
+    ):
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path, columns: Sequence[str], stage: str) -> list[dict[str, str]]:
+    """Read a UTF-8 table (with or without a byte order mark) that `stage` writes and that has at least `columns`.
+
+    Raises UserError where it is missing, not a table, or lacks a column or a cell.
+    """
+    require(path, stage)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            rows = list(reader)
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{shown(path)} can't be read as a table ({error}): run {stage} again") from None
+    if missing:
+        raise UserError(f"{shown(path)} lacks the column {missing[0]}: run {stage} again")
+    for line, row in enumerate(rows, start=2):
+        if any(row[name] is None for name in columns):
+            raise UserError(f"{shown(path)}, row {line}: too few cells: run {stage} again")
+    return rows
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as UTF-8 JSON; NaN and infinity, which JSON does not know, are written as null."""
+    with whole(path) as temporary:
+        text = json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, stage: str) -> dict:
+    """Read a JSON object that `stage` writes; raises UserError where it is missing or damaged."""
+    require(path, stage)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{shown(path)} is damaged: run {stage} again")
+    return value
+
+
+def write_lines(path: Path, lines: Iterable[object]) -> None:
+    """Write one line of UTF-8 text for each of `lines`; raises UserError where one holds a line break."""
+    lines = [str(line) for line in lines]
+    for line in lines:
+        if "\n" in line or "\r" in line:
+            raise UserError(f"{line!r} can't stand on one line of {shown(path)}: rename that file")
+    with whole(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def read_lines(path: Path, stage: str) -> list[str]:
+    """Read the lines of a UTF-8 text that `stage` writes; raises UserError where it is missing or not text."""
+    require(path, stage)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{shown(path)} is not UTF-8 text: run {stage} again") from None
+    # not splitlines(): that also breaks at U+2028 and others, which may stand in file names
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def write_npy(path: Path, values: np.ndarray) -> None:
+    """Write an array as .npy, without pickle."""
+    with whole(path) as temporary:
+        np.save(temporary, values, allow_pickle=False)
+
+
+def read_npy(path: Path, stage: str, memory_map: bool = False) -> np.ndarray:
+    """Read an array that `stage` writes, without pickle; raises UserError where it is missing or damaged."""
+    require(path, stage)
+    try:
+        values = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, OverflowError):
+        values = None
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{shown(path)} is damaged or no .npy array: run {stage} again")
+    return values
+
+
+# ---- the features: an array and its names, always in step ------------------------------------------
+
+
+def read_features(dataset: str, memory_map: bool = True) -> tuple[np.ndarray, list[str]]:
+    """The features of `dataset` and the names of its images.
+
+    Returns
+    -------
+    features : ndarray of shape (n_images, n_features), a floating dtype, memory-mapped unless asked otherwise
+    img_paths : list of n_images different names, row i of `features` belongs to name i
+
+    Raises UserError where a file is missing or damaged, or the two do not fit together. Values are not looked at.
+    """
+    stage = "03.feature_extraction.py"
+    features_path, names_path = data_dir(dataset) / "features.npy", data_dir(dataset) / "img_paths.txt"
+    features = read_npy(features_path, stage, memory_map)
+    img_paths = read_lines(names_path, stage)
+    if features.ndim != 2 or features.shape[1] == 0 or not np.issubdtype(features.dtype, np.floating):
+        raise UserError(
+            f"{shown(features_path)} has shape {features.shape} and type {features.dtype}, "
+            f"not (n_images, n_features) of a floating type: run {stage} again"
+        )
+    if len(features) != len(img_paths):
+        raise UserError(
+            f"{shown(features_path)} has {len(features)} rows and {shown(names_path)} has {len(img_paths)} lines: "
+            f"run {stage} again"
+        )
+    if len(set(img_paths)) != len(img_paths):
+        twice = next(name for name, count in Counter(img_paths).items() if count > 1)
+        raise UserError(f"{shown(names_path)} names {twice} twice: run {stage} again")
+    if not img_paths:
+        raise UserError(f"{shown(features_path)} holds no image: run {stage} again")
+    return features, img_paths
+
+
+# ---- fingerprints and records ----------------------------------------------------------------------
+
+
+def fingerprint(value: object) -> str:
+    """Fingerprint of a value that JSON can hold, 32 hexadecimal digits (BLAKE2b)."""
+    text = json.dumps(_plain(value), ensure_ascii=True, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def fingerprint_file(path: Path) -> str:
+    """Fingerprint of a file's content, 32 hexadecimal digits; "missing" where there is no such file."""
+    try:
+        with path.open("rb") as handle:
+            digest = hashlib.blake2b(digest_size=16)
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError:
+        return "missing"
+    return digest.hexdigest()
+
+
+def fingerprint_folder(folder: Path, names: Sequence[str]) -> str:
+    """Fingerprint of the named files of `folder`: of the names and of the contents."""
+    return fingerprint([(name, fingerprint_file(folder / name)) for name in names])
+
+
+def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterable[str]) -> dict:
+    """What an output depends on, for its record.
+
+    Parameters
+    ----------
+    stage_file : the stage's `__file__`; a change of its code, comments aside, counts as a change
+    inputs : for each input its path as `shown` names it, and its fingerprint
+    setting_names : the constants of config.py that change the output
+    """
+    tree = ast.parse(Path(stage_file).read_text(encoding="utf-8"))
+    return {
+        "stage": Path(stage_file).name,
+        "code": fingerprint(ast.unparse(tree)),
+        "inputs": dict(inputs),
+        "settings": {name: _plain(getattr(config, name)) for name in setting_names},
+    }
+
+
+def write_record(record_path: Path, origin: dict, outputs: Sequence[Path], **results: object) -> None:
+    """Write the record of `outputs` (files), after them: what they were made from, their fingerprints, `results`."""
+    prints = {shown(path): fingerprint_file(path) for path in outputs}
+    write_json(record_path, {"made_from": origin, "outputs": prints, **results})
+
+
+def read_record(record_path: Path) -> dict | None:
+    """The record, or None where there is none or it is damaged."""
+    try:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("made_from"), dict) else None
+
+
+def up_to_date(record_path: Path, origin: dict) -> bool:
+    """Whether the recorded outputs are there, unchanged, and were made from `origin`. Never where config.REDO."""
+    record = read_record(record_path)
+    if config.REDO or record is None or record["made_from"] != _plain(origin):
+        return False
+    outputs = record.get("outputs")
+    return isinstance(outputs, dict) and all(fingerprint_file(root() / name) == v for name, v in outputs.items())
+
+
+def recorded(path: Path, record_path: Path) -> dict | None:
+    """The record at `record_path` where it speaks of `path` as it is now; None where someone else put `path` there."""
+    record = read_record(record_path)
+    outputs = record.get("outputs") if record else None
+    good = isinstance(outputs, dict) and outputs.get(shown(path)) == fingerprint_file(path)
+    return record if good else None
+
+
+def check_in_step(output: Path, record_path: Path, inputs: Sequence[Path], stage: str) -> None:
+    """Raise UserError where the record says that `output` was made from other `inputs` (files) than those there now."""
+    record = read_record(record_path)
+    used = record["made_from"].get("inputs") if record else None
+    if not isinstance(used, dict):
+        return
+    for path in inputs:
+        if shown(path) in used and used[shown(path)] != fingerprint_file(path):
+            raise UserError(f"{shown(output)} was made from another {shown(path)} than the one there now: run {stage}")
+
+
+def _plain(value: object) -> object:
+    """`value` with NumPy's scalars and arrays, tuples and paths as JSON's kinds, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return shown(value)
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+# ---- what a stage says at its end ------------------------------------------------------------------
+
+
+def summary(n_in: int, n_out: int, n_skipped: int, wrote: Sequence[Path], seconds: float, what: str = "images") -> None:
+    """Print a stage's last line: that nothing disappeared, what was written, how long it took."""
+    listed = ", ".join(shown(path) + ("/" if path.is_dir() else "") for path in wrote)
+    print(f"{n_in} {what} in = {n_out} out + {n_skipped} skipped; wrote {listed} in {seconds:.1f} s")
+
+
+def unchanged(wrote: Sequence[Path]) -> None:
+    """Print that inputs and settings have not changed since the outputs were written."""
+    listed = ", ".join(shown(path) + ("/" if path.is_dir() else "") for path in wrote)
+    print(f"unchanged: {listed} (--REDO=True does it again)")

@@ -1,0 +1,240 @@
+"""Run a stage: overrides from the command line, `--help`, ranges, one run at a time, errors as one sentence.
+
+    python 04.clustering_som.py --DATASET=bags --CLUSTER_GRANULARITY=1.2
+
+Every constant of `config.py` can be overridden for one run. Before a stage begins, every constant is checked
+against `VALID`. A user's mistake is a `UserError`: one sentence on stderr and a non-zero exit code, never a traceback.
+"""
+
+import ast
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+
+import config
+
+Checker = Callable[[object], str | None]
+
+
+class UserError(Exception):
+    """What went wrong, where, and what to do, in one sentence. Ends a stage with `exit_code`."""
+
+    exit_code = 1
+
+
+class SettingError(UserError):
+    """A setting that does not exist, or has a value of the wrong kind or out of its range."""
+
+    exit_code = 2
+
+
+def one_of(*choices: object) -> Checker:
+    """Accept exactly the given values."""
+    listed = ", ".join(map(repr, choices))
+    # 1 == True in Python, so the kind is compared too
+    return lambda value: (
+        None if any(value == c and type(value) is type(c) for c in choices) else f"must be one of {listed}"
+    )
+
+
+def whole_number(low: int, high: int | None = None) -> Checker:
+    """Accept an integer from `low` up to `high` (both included), or without an upper limit."""
+    limits = f"a whole number from {low}" + ("" if high is None else f" to {high}")
+
+    def check(value: object) -> str | None:
+        good = type(value) is int and value >= low and (high is None or value <= high)
+        return None if good else f"must be {limits}"
+
+    return check
+
+
+def number(low: float, high: float = float("inf"), above: bool = False) -> Checker:
+    """Accept an integer or a finite float from `low` (or `above` it) to `high`."""
+    limits = f"a number {'above' if above else 'from'} {low:g}" + ("" if high == float("inf") else f" to {high:g}")
+
+    def check(value: object) -> str | None:
+        good = type(value) in (int, float) and low <= value <= high and value != float("inf")
+        return None if good and not (above and value == low) else f"must be {limits}"
+
+    return check
+
+
+def any_of(*checkers: Checker) -> Checker:
+    """Accept what at least one of `checkers` accepts, for instance a number or None."""
+
+    def check(value: object) -> str | None:
+        messages = [checker(value) for checker in checkers]
+        if None in messages:
+            return None
+        return messages[0] + "".join(message.replace("must be", ", or") for message in messages[1:])
+
+    return check
+
+
+def is_true_or_false(value: object) -> str | None:
+    """Accept True and False."""
+    return None if type(value) is bool else "must be True or False"
+
+
+def is_text(value: object) -> str | None:
+    """Accept a text that is not empty."""
+    return None if isinstance(value, str) and value else "must be a text"
+
+
+def is_dataset(value: object) -> str | None:
+    """Accept the name of a folder directly below raw_img/."""
+    good = isinstance(value, str) and value not in ("", ".", "..") and not re.search(r'[/\\:*?"<>|\x00-\x1f]', value)
+    return None if good else "must be the name of a folder below raw_img/, without / or \\"
+
+
+def is_label_pattern(value: object) -> str | None:
+    """Accept a regular expression with at least one group."""
+    try:
+        good = isinstance(value, str) and re.compile(value).groups >= 1
+    except re.error as error:
+        return f"must be a regular expression ({error})"
+    return None if good else "must be a regular expression whose group 1 is the label, such as '^([^_]+)_'"
+
+
+VALID: dict[str, Checker] = {
+    "DATASET": is_dataset,
+    "TRAIN_DATASET": is_dataset,
+    "RANDOM_SEED": whole_number(0, 2**31 - 1),
+    "N_JOBS": whole_number(0, 1024),
+    "REDO": is_true_or_false,
+    # 00.make_labels_true
+    "LABEL_FROM": one_of("name", "folder", "none"),
+    "LABEL_PATTERN": is_label_pattern,
+    # make_sample_images
+    # 01.img_preprocess
+    # make_training_image_folders
+    # 02.feature_network_fine_tuning
+    # 03.feature_extraction
+    # 04.clustering_som
+    # 05.evaluation
+    # 06.visualization
+    # original_src
+}
+
+
+def names() -> list[str]:
+    """Names of all constants of `config.py`, in its order."""
+    return [name for name in vars(config) if name.isupper()]
+
+
+def n_jobs() -> int:
+    """Number of workers to use: `config.N_JOBS`, or one per core available to this process where that is 0."""
+    if config.N_JOBS:
+        return config.N_JOBS
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parsed(name: str, text: str) -> object:
+    """Turn the text after `--NAME=` into a value of the kind that `config.py` has.
+
+    A text setting takes the text as it is, with or without quotes; others take a Python literal.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if isinstance(getattr(config, name), str) and not isinstance(value, str) and value is not None:
+        return text
+    return value
+
+
+def apply_overrides(arguments: list[str]) -> dict[str, object]:
+    """Set the constants of `config` from `--NAME=value` arguments.
+
+    Returns the overridden names with their values. Raises SettingError for an unknown name or a malformed argument.
+    """
+    overrides = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals:
+            raise SettingError(f"{argument}: not understood; settings are given as --NAME=value, see --help")
+        if name not in names():
+            near = difflib.get_close_matches(name.upper(), names(), n=1, cutoff=0.0)
+            raise SettingError(f"--{name}: config.py has no such setting; the nearest is {near[0]}")
+        overrides[name] = parsed(name, text)
+    for name, value in overrides.items():
+        setattr(config, name, value)
+    return overrides
+
+
+def check() -> None:
+    """Raise SettingError for the first constant of `config.py` whose value is not valid."""
+    for name in names():
+        message = VALID[name](getattr(config, name)) if name in VALID else "is not a setting of this pipeline"
+        if message:
+            raise SettingError(f"{name} = {getattr(config, name)!r}: {message}")
+
+
+def contract(doc: str) -> dict[str, str]:
+    """The `Reads:`, `Writes:` and `Config:` entries of a stage's docstring; lines indented below belong to them."""
+    entries = re.findall(r"^(Reads|Writes|Config):(.*(?:\n[ \t]+\S.*)*)", doc, flags=re.MULTILINE)
+    return {key: " ".join(text.split()) for key, text in entries}
+
+
+def help_text(doc: str) -> str:
+    """The stage's docstring, followed by the constants it uses with their present values and their comments."""
+    source = Path(config.__file__).read_text(encoding="utf-8")
+    comments = dict(re.findall(r"^([A-Z][A-Z0-9_]*) = .*?  # (.*)$", source, flags=re.MULTILINE))
+    used = [name for name in re.findall(r"[A-Z][A-Z0-9_]+", contract(doc).get("Config", "")) if name in names()]
+    lines = [f"  --{name}={getattr(config, name)!r}\n      {comments.get(name, '')}" for name in used]
+    return "\n".join([doc.strip(), "", "Settings of this stage (config.py), each can be given for one run:", *lines])
+
+
+def run(main: Callable[[], None], doc: str) -> None:
+    """Run a stage's `main` as a program: the guard of every stage is `settings.run(main, __doc__)`.
+
+    Exit codes: 0 done, 1 a UserError, 2 a SettingError, 130 interrupted. A second run of the same stage on the same
+    data set while the first is at work is a UserError.
+    """
+    from pipeline import files
+
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        print(help_text(doc))
+        return
+    try:
+        for name, value in apply_overrides(arguments).items():
+            print(f"{name} = {value!r}")
+        check()
+        with alone(files.root(), Path(sys.argv[0]).name):
+            main()
+    except UserError as error:
+        sys.exit(report(str(error), error.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(report("interrupted; files of earlier runs are as they were, run it again to go on", 130))
+    except OSError as error:
+        # a full disk, a folder that can't be written, a file that vanished: said with its path, no traceback
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(report(f"{where}{error.strerror or error}", 1))
+
+
+def report(sentence: str, exit_code: int) -> int:
+    """Print `sentence` as an error on stderr; returns `exit_code`."""
+    print(f"error: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+def alone(root: Path, stage: str) -> filelock.BaseFileLock:
+    """The lock that a run of `stage` holds; raises UserError where another run holds it.
+
+    The operating system frees it when the process ends, however it ends.
+    """
+    folder = root / "data" / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = config.TRAIN_DATASET if stage.startswith(("02", "make_training")) else config.DATASET
+    lock = filelock.FileLock(folder / f"{stage}.{dataset}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise UserError(f"{stage} is already at work on {dataset}: wait for it to end, then run this again") from None
+    return lock
