@@ -21,6 +21,9 @@ LABEL_PATTERN = r"^([^_]+)_[^_]+_[^_]+$"  # regular expression on the file name 
 # ---- make_sample_images --------------------------------------------------------------------------
 
 # ---- 01.img_preprocess ---------------------------------------------------------------------------
+BACKGROUND_METHOD = "auto"  # "auto" chooses per image; one way for all: "plain", "grabcut", "sobel"; "none" copies
+BACKGROUND_MIN_TRUST = 0.3  # 0..1; an image whose mask is trusted less keeps its background
+SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
 
 # ---- make_training_image_folders -----------------------------------------------------------------
 

@@ -112,6 +112,9 @@ VALID: dict[str, Checker] = {
     "LABEL_PATTERN": is_label_pattern,
     # make_sample_images
     # 01.img_preprocess
+    "BACKGROUND_METHOD": one_of("auto", "plain", "grabcut", "sobel", "none"),
+    "BACKGROUND_MIN_TRUST": number(0, 1),
+    "SAVE_MASKS": is_true_or_false,
     # make_training_image_folders
     # 02.feature_network_fine_tuning
     # 03.feature_extraction
@@ -181,12 +184,18 @@ def contract(doc: str) -> dict[str, str]:
     return {key: " ".join(text.split()) for key, text in entries}
 
 
+def comment_of(name: str) -> str:
+    """The comment of a constant of `config.py`: at the end of its line, or on the lines above it."""
+    source = Path(config.__file__).read_text(encoding="utf-8")
+    match = re.search(rf"^((?:# (?!----).*\n)*){name} = .*?(?:  # (.*))?$", source, flags=re.MULTILINE)
+    above, beside = match.groups(default="")
+    return " ".join([*(line.removeprefix("# ") for line in above.splitlines()), beside]).strip()
+
+
 def help_text(doc: str) -> str:
     """The stage's docstring, followed by the constants it uses with their present values and their comments."""
-    source = Path(config.__file__).read_text(encoding="utf-8")
-    comments = dict(re.findall(r"^([A-Z][A-Z0-9_]*) = .*?  # (.*)$", source, flags=re.MULTILINE))
     used = [name for name in re.findall(r"[A-Z][A-Z0-9_]+", contract(doc).get("Config", "")) if name in names()]
-    lines = [f"  --{name}={getattr(config, name)!r}\n      {comments.get(name, '')}" for name in used]
+    lines = [f"  --{name}={getattr(config, name)!r}\n      {comment_of(name)}" for name in used]
     return "\n".join([doc.strip(), "", "Settings of this stage (config.py), each can be given for one run:", *lines])
 
 
