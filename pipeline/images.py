@@ -12,10 +12,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # no format that runs programs (EPS) or nests
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # no format that runs programs (EPS) or nests
 MAX_PIXELS = 100_000_000  # a decoded image of this size takes 300 MB
 MAX_BYTES = 500_000_000
 JPEG_QUALITY = 95
+
+# Pillow warns of half-broken metadata, which does not concern the pixels, and of sizes, which are checked here
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(Exception):
@@ -35,16 +38,13 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """
     try:
         data = _bytes_of(path)
-        with warnings.catch_warnings():
-            # Pillow warns of half-broken metadata, which does not concern the pixels; size is checked below
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{width}x{height} pixels are more than {MAX_PIXELS // 1_000_000} million")
-                opened.load()
-                image = _upright(opened)
-            rgba = _to_rgba(image)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{width}x{height} pixels are more than {MAX_PIXELS // 1_000_000} million")
+            opened.load()
+            image = _upright(opened)
+        rgba = _to_rgba(image)
     except ImageError:
         raise
     except Image.DecompressionBombError:

@@ -1,0 +1,116 @@
+"""Overrides, ranges, help and errors of `pipeline/settings.py`."""
+
+import pytest
+
+import config
+from pipeline import settings
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("N_JOBS", "2", 2),
+        ("REDO", "True", True),
+        ("DATASET", "bags", "bags"),
+        ("DATASET", "'bags'", "bags"),
+        ("DATASET", "2019", "2019"),
+        ("DATASET", "True", "True"),
+        ("LABEL_PATTERN", "^([^_]+)_", "^([^_]+)_"),
+    ],
+)
+def test_override_has_the_kind_of_the_constant(name, text, value):
+    assert settings.apply_overrides([f"--{name}={text}"]) == {name: value}
+    assert getattr(config, name) == value and type(getattr(config, name)) is type(value)
+
+
+def test_unknown_name_is_answered_with_the_nearest_and_nothing_is_set():
+    with pytest.raises(settings.SettingError, match="nearest is DATASET"):
+        settings.apply_overrides(["--N_JOBS=3", "--DATASETT=x"])
+    assert config.N_JOBS == 0
+
+
+@pytest.mark.parametrize("argument", ["N_JOBS=3", "--N_JOBS", "N_JOBS", "-"])
+def test_malformed_argument(argument):
+    with pytest.raises(settings.SettingError, match="--NAME=value"):
+        settings.apply_overrides([argument])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("N_JOBS", -1),
+        ("N_JOBS", 1.0),
+        ("N_JOBS", True),
+        ("REDO", 1),
+        ("DATASET", "../x"),
+        ("DATASET", ""),
+        ("DATASET", None),
+        ("LABEL_FROM", "file"),
+        ("LABEL_PATTERN", "["),
+        ("LABEL_PATTERN", "no group"),
+        ("RANDOM_SEED", 2**31),
+    ],
+)
+def test_wrong_kind_or_range_names_the_setting_and_its_value(name, value):
+    setattr(config, name, value)
+    with pytest.raises(settings.SettingError) as error:
+        settings.check()
+    assert str(error.value).startswith(f"{name} = {value!r}: must be")
+
+
+def test_config_as_it_stands_is_valid_and_every_constant_has_a_check():
+    settings.check()
+    assert set(settings.VALID) == set(settings.names())
+
+
+@pytest.mark.parametrize(
+    ("checker", "good", "bad"),
+    [
+        (settings.one_of("a", 1), ["a", 1], ["b", True, 1.0]),
+        (settings.whole_number(1, 3), [1, 3], [0, 4, 1.0, True, "1"]),
+        (settings.number(0, 1), [0, 0.5, 1], [-0.1, 1.1, True, float("nan")]),
+        (settings.number(0, above=True), [0.1, 5], [0, -1, float("inf"), float("nan")]),
+        (settings.any_of(settings.one_of(None), settings.whole_number(2)), [None, 2], [1, "x"]),
+        (settings.is_text, ["a"], ["", 1, None]),
+    ],
+)
+def test_checkers(checker, good, bad):
+    assert [checker(value) for value in good] == [None] * len(good)
+    assert all(isinstance(checker(value), str) for value in bad)
+
+
+def test_every_constant_says_what_it_is():
+    undocumented = [name for name in settings.names() if not settings.comment_of(name)]
+    assert undocumented == []
+
+
+def test_contract_joins_indented_lines():
+    doc = "What.\n\nReads:  a/D/\nWrites: b/D/c.csv,\n        b/D/d.csv\nConfig: DATASET, N_JOBS\n"
+    assert settings.contract(doc) == {"Reads": "a/D/", "Writes": "b/D/c.csv, b/D/d.csv", "Config": "DATASET, N_JOBS"}
+
+
+def test_program_says_one_sentence_and_exits_with_2(run_stage):
+    for argument, named in [("--DATASETT=x", "DATASET"), ("--N_JOBS=x", "N_JOBS = 'x'"), ("oops", "oops")]:
+        done = run_stage("00.make_labels_true.py", argument)
+        assert done.returncode == 2
+        assert named in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_help_lists_the_contract_and_the_settings_with_their_values(run_stage):
+    done = run_stage("00.make_labels_true.py", "--help")
+    assert done.returncode == 0
+    assert "Reads:  raw_img/D/" in done.stdout and "--LABEL_FROM='name'" in done.stdout
+
+
+def test_override_is_printed(run_stage, root):
+    done = run_stage("00.make_labels_true.py", "--DATASET=nothing_here")
+    assert done.returncode == 1 and "DATASET = 'nothing_here'" in done.stdout
+
+
+def test_second_run_of_the_same_stage_says_so_and_stops(run_stage, root):
+    config.DATASET = "bags"
+    with settings.alone(root, "00.make_labels_true.py"):
+        done = run_stage("00.make_labels_true.py", "--DATASET=bags")
+        other = run_stage("00.make_labels_true.py", "--DATASET=shoes")
+    assert done.returncode == 1 and "already at work on bags" in done.stderr
+    assert "already at work" not in other.stderr
