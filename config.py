@@ -19,6 +19,13 @@ LABEL_FROM = "name"  # "name": by LABEL_PATTERN; "folder": the parent folder's n
 LABEL_PATTERN = r"^([^_]+)_[^_]+_[^_]+$"  # regular expression on the file name without suffix; group 1 is the label
 
 # ---- make_sample_images --------------------------------------------------------------------------
+SAMPLE_NAME = "sample"  # data sets drawn: raw_img/<SAMPLE_NAME> (new models) and raw_img/<SAMPLE_NAME>_train (known ones)
+SAMPLE_SEED = 0  # integer from 0; another seed draws another catalogue
+SAMPLE_TRAIN_MODELS = 24  # known models; 0 = that data set is not drawn
+SAMPLE_MODELS = 12  # new models; 0 = that data set is not drawn
+SAMPLE_MIN_IMAGES = 15  # images of a model, at least
+SAMPLE_MAX_IMAGES = 25  # images of a model, at most
+SAMPLE_IMAGE_SIZE = 300  # pixels per side, 64 to 1024
 
 # ---- 01.img_preprocess ---------------------------------------------------------------------------
 BACKGROUND_METHOD = "auto"  # "auto" chooses per image; one way for all: "plain", "grabcut", "sobel"; "none" copies
@@ -34,7 +41,19 @@ SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
 # ---- 04.clustering_som ---------------------------------------------------------------------------
 
 # ---- 05.evaluation -------------------------------------------------------------------------------
+BOOTSTRAP_RESAMPLES = 1000  # draws of the models for the 95 % intervals of the scores; 0 = no intervals
+SILHOUETTE_MAX_IMAGES = 5000  # images drawn for the silhouette where there are more; time grows with its square
 
 # ---- 06.visualization ----------------------------------------------------------------------------
+TSNE_MAX_IMAGES = 10_000  # images in the t-SNE picture; of more, a sample stratified by cluster is drawn
+TSNE_PERPLEXITY = 30.0  # neighbours that t-SNE takes into account, 2 to 200
+CONTACT_SHEET_IMAGES = 60  # photographs on the contact sheet of a cluster, the medoid and the doubtful ones among them
+CONTACT_SHEETS_MAX = 200  # contact sheets, of the largest clusters; 0 = none
+REPORT_MAX_MB = 40.0  # megabytes; upper limit for report.html; above it, thumbnails get smaller and then fewer
+REPORT_THUMBNAIL = 96  # pixels; side of a thumbnail in the report, where REPORT_MAX_MB allows it
+CLUSTER_FOLDERS = "none"  # result/D/clusters/<id>/: "none", "hardlink", "symlink" or "copy" of the photographs
+CLUSTER_FOLDERS_FROM = "raw_img"  # photographs in those folders: "raw_img" as they came, "img" background removed
+SPREADSHEET_BOM = True  # byte order mark in clusters_spreadsheet.csv: Excel needs it to show Korean names right
+PROJECTOR = True  # write result/D/projector/ for the TensorFlow projector
 
 # ---- original_src: the baseline ------------------------------------------------------------------

@@ -111,6 +111,13 @@ VALID: dict[str, Checker] = {
     "LABEL_FROM": one_of("name", "folder", "none"),
     "LABEL_PATTERN": is_label_pattern,
     # make_sample_images
+    "SAMPLE_NAME": is_dataset,
+    "SAMPLE_SEED": whole_number(0, 2**31 - 1),
+    "SAMPLE_TRAIN_MODELS": whole_number(0, 10000),
+    "SAMPLE_MODELS": whole_number(0, 10000),
+    "SAMPLE_MIN_IMAGES": whole_number(1, 10000),
+    "SAMPLE_MAX_IMAGES": whole_number(1, 10000),
+    "SAMPLE_IMAGE_SIZE": whole_number(64, 1024),
     # 01.img_preprocess
     "BACKGROUND_METHOD": one_of("auto", "plain", "grabcut", "sobel", "none"),
     "BACKGROUND_MIN_TRUST": number(0, 1),
@@ -120,7 +127,19 @@ VALID: dict[str, Checker] = {
     # 03.feature_extraction
     # 04.clustering_som
     # 05.evaluation
+    "BOOTSTRAP_RESAMPLES": whole_number(0, 100_000),
+    "SILHOUETTE_MAX_IMAGES": whole_number(2),
     # 06.visualization
+    "TSNE_MAX_IMAGES": whole_number(10),
+    "TSNE_PERPLEXITY": number(2, 200),
+    "CONTACT_SHEET_IMAGES": whole_number(1, 1000),
+    "CONTACT_SHEETS_MAX": whole_number(0),
+    "REPORT_MAX_MB": number(1, 2000),
+    "REPORT_THUMBNAIL": whole_number(24, 256),
+    "CLUSTER_FOLDERS": one_of("none", "hardlink", "symlink", "copy"),
+    "CLUSTER_FOLDERS_FROM": one_of("raw_img", "img"),
+    "SPREADSHEET_BOM": is_true_or_false,
+    "PROJECTOR": is_true_or_false,
     # original_src
 }
 
