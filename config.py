@@ -39,6 +39,13 @@ SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
 # ---- 03.feature_extraction -----------------------------------------------------------------------
 
 # ---- 04.clustering_som ---------------------------------------------------------------------------
+SOM_IMAGES_PER_UNIT = 3.0  # images for each unit of the map, 1 to 100; the map grows with the data set
+SOM_MAX_UNITS = 3600  # units of the map at most, 4 to 40000; keeps the time linear in the number of images
+SOM_TOPOLOGY = "rectangular"  # neighbours of a unit: "rectangular" 8, "hexagonal" 6
+SOM_INITIALISATION = "pca"  # weights before training: "pca" the plane of most variance, "sample" images drawn at random
+SOM_EPOCHS = 10  # passes over all images
+N_CLUSTERS = 0  # 0 = predicted; a number forces it
+CLUSTER_GRANULARITY = 1.0  # number of clusters as a multiple of the predicted one, 0.01 to 100: 1.5 = half as many again
 
 # ---- 05.evaluation -------------------------------------------------------------------------------
 BOOTSTRAP_RESAMPLES = 1000  # draws of the models for the 95 % intervals of the scores; 0 = no intervals

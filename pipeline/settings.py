@@ -126,6 +126,13 @@ VALID: dict[str, Checker] = {
     # 02.feature_network_fine_tuning
     # 03.feature_extraction
     # 04.clustering_som
+    "SOM_IMAGES_PER_UNIT": number(1, 100),
+    "SOM_MAX_UNITS": whole_number(4, 40000),
+    "SOM_TOPOLOGY": one_of("rectangular", "hexagonal"),
+    "SOM_INITIALISATION": one_of("pca", "sample"),
+    "SOM_EPOCHS": whole_number(1, 1000),
+    "N_CLUSTERS": whole_number(0),
+    "CLUSTER_GRANULARITY": number(0.01, 100),
     # 05.evaluation
     "BOOTSTRAP_RESAMPLES": whole_number(0, 100_000),
     "SILHOUETTE_MAX_IMAGES": whole_number(2),

@@ -1,0 +1,281 @@
+"""The Self-Organizing Map of stages 04 and 06: MiniSom's object, trained as a batch map on matrix products.
+
+MiniSom (the map that users know: weights, topology, neighbourhood, U-matrix) stays the interface. Its
+`train_batch_offline` walks through the images in Python; `train_batch` here applies the same rule (Kohonen 2013,
+"Essentials of the self-organizing map", Neural Networks 37, doi:10.1016/j.neunet.2012.09.018) to chunks of a
+memory-mapped array, so that memory does not grow with the number of images.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from minisom import MiniSom
+from scipy import sparse
+from scipy.sparse.linalg import svds
+from tqdm import tqdm
+
+CHUNK_VALUES = 1 << 22  # values of a chunk's images, and of its distances to all units: 16 MB of float32 each
+PCA_SAMPLE = 4096  # images that the principal components are taken from
+ROUNDING = 1e-6  # a direction that differs from the centre by no more than this in any feature is the centre
+TIE = 1e-5  # units this close to the nearest (relative to the squared lengths) are compared again in float64
+
+
+class Directions:
+    """Features seen as directions around the data set's centre: rows are read and converted only when asked for.
+
+    A row x becomes x/|x| - centre, scaled to length 1, where centre is the mean of all x/|x|. Distances between such
+    rows order images by the angle between them, so that features may come normalised or not; taking the centre away
+    removes what all images have in common (features behind a ReLU all point into one corner). A row that has no
+    direction (all zeros, or equal to the centre) becomes zeros.
+
+    Parameters
+    ----------
+    features : ndarray or memory map of shape (n_images, n_features), any floating dtype, finite
+    centre : ndarray of shape (n_features,), float32, or None to compute it in one pass over `features`
+    """
+
+    def __init__(self, features: np.ndarray, centre: np.ndarray | None = None):
+        self.features = features
+        self.shape = features.shape
+        if centre is None:
+            centre = np.zeros(self.shape[1], np.float64)
+            for rows in chunks(*self.shape):
+                centre += _of_length_one(np.asarray(features[rows], np.float32), 0).sum(axis=0, dtype=np.float64)
+            centre = (centre / len(features)).astype(np.float32)
+        self.centre = centre
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Directions of the given rows, ndarray of shape (n_rows, n_features), float32."""
+        seen = _of_length_one(np.asarray(self.features[rows], np.float32), 0) - self.centre
+        return _of_length_one(seen, ROUNDING)
+
+
+def _of_length_one(rows: np.ndarray, nothing: float) -> np.ndarray:
+    """`rows` scaled to length 1; those with no value above `nothing` become zeros."""
+    # scaled before it is squared: values near float32's limits neither overflow nor vanish
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > nothing, largest, np.inf)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
+
+
+def chunks(n_rows: int, width: int) -> Iterator[slice]:
+    """Slices of 0..n_rows that hold at most CHUNK_VALUES values where a row holds `width`."""
+    step = max(1, CHUNK_VALUES // max(1, width))
+    return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
+
+
+def map_shape(n_images: int, images_per_unit: float, max_units: int) -> tuple[int, int]:
+    """Rows and columns of a map, about 5 to 4, with one unit per `images_per_unit` images and at most `max_units`.
+
+    >>> map_shape(999, 3, 3600)
+    (20, 16)
+    """
+    units = min(max(1.0, n_images / images_per_unit), max_units)
+    rows = max(1, round((units * 5 / 4) ** 0.5))
+    cols = max(1, int(units / rows))
+    return rows, cols
+
+
+def constant(learning_rate: float, t: int, max_iter: int) -> float:
+    """Kohonen's batch rule has no learning rate: each unit moves all the way (a MiniSom decay function)."""
+    return learning_rate
+
+
+def new_map(rows: int, cols: int, n_features: int, topology: str, random_seed: int) -> MiniSom:
+    """A MiniSom of `rows` x `cols` units for Kohonen's batch rule: a Gaussian neighbourhood that shrinks linearly
+    from a quarter of the map's longer side to one unit.
+    """
+    return MiniSom(
+        rows,
+        cols,
+        n_features,
+        sigma=max(1.0, max(rows, cols) / 4),
+        learning_rate=1.0,
+        decay_function=constant,
+        topology=topology,
+        sigma_decay_function="linear_decay_to_one",
+        random_seed=random_seed,
+    )
+
+
+def from_weights(weights: np.ndarray, topology: str) -> MiniSom:
+    """The MiniSom with these weights (rows, cols, n_features), for instance those of som.npz."""
+    som = new_map(*weights.shape, topology, random_seed=0)
+    som._weights = np.array(weights, np.float64)
+    return som
+
+
+def initialise(som: MiniSom, data: "Directions | np.ndarray", how: str, random_seed: int) -> None:
+    """Set the weights of `som` before training.
+
+    "pca": the plane of the data's two main directions, two standard deviations to each side (as MiniSom's
+    `pca_weights_init`, with the data's own extent, from at most PCA_SAMPLE evenly spaced images).
+    "sample": each unit is an image drawn at random.
+    """
+    rows, cols, n_features = som._weights.shape
+    if how == "sample":
+        drawn = np.random.default_rng(random_seed).integers(len(data), size=rows * cols)
+        for part in chunks(len(drawn), n_features):
+            som._weights.reshape(-1, n_features)[part] = data[drawn[part]]
+        return
+    picked = np.unique(np.linspace(0, len(data) - 1, min(len(data), PCA_SAMPLE)).astype(np.int64))
+    sample = data[picked].astype(np.float64)
+    mean = sample.mean(axis=0)
+    sample -= mean
+    axes = np.zeros((2, n_features))
+    if min(sample.shape) > 3 and np.abs(sample).max() > 1e-9:
+        start = np.random.default_rng(random_seed).standard_normal(min(sample.shape))
+        _, scale, vectors = svds(sample, k=2, v0=start, maxiter=500, tol=1e-4)
+    else:
+        _, scale, vectors = np.linalg.svd(sample, full_matrices=False)
+    order = np.argsort(-scale)[:2]
+    axes[: len(order)] = vectors[order] * (2 * scale[order] / np.sqrt(len(sample)))[:, None]
+    # the sign of a singular vector is arbitrary: fixed, so that every machine gets the same map
+    axes *= np.where(axes[[0, 1], np.abs(axes).argmax(axis=1)] < 0, -1, 1)[:, None]
+    along, across = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in (rows, cols))
+    som._weights[:] = mean + along[:, None, None] * axes[0] + across[None, :, None] * axes[1]
+
+
+def nearest_units(data: np.ndarray, weights: np.ndarray, n_units: int = 1) -> np.ndarray:
+    """The nearest units of each row, nearest first: ndarray of shape (n_rows, n_units), int64.
+
+    Parameters
+    ----------
+    data : ndarray of shape (n_rows, n_features), float32; a chunk: its distances to all units are held in memory
+    weights : ndarray of shape (n_all_units, n_features), float64
+    n_units : from 1 to n_all_units
+
+    Units whose float32 distances are too close to tell apart are compared again in float64, and equal ones are
+    settled by the lower index: the answer does not depend on how BLAS cuts the product into blocks.
+    """
+    lengths = np.einsum("uf,uf->u", weights, weights)
+    data_lengths = np.einsum("if,if->i", data, data)
+    distances = data @ (-2 * weights.T.astype(np.float32))  # (n_rows, n_all_units), squared, less |row|^2
+    distances += lengths.astype(np.float32)
+    tolerance = np.float32(TIE) * (data_lengths + np.float32(lengths.max()))
+    every = np.arange(len(data))
+    units = np.empty((len(data), n_units), np.int64)
+    for rank in range(n_units):
+        best = distances.argmin(axis=1)
+        close = distances <= (distances[every, best] + tolerance)[:, None]
+        n_close = np.count_nonzero(close, axis=1)
+        # more than eight at once are units that lie on one another, as on identical images: any of them will do
+        tied = np.flatnonzero((n_close > 1) & (n_close <= 8))
+        if len(tied):
+            row, unit = np.nonzero(close[tied])
+            row = tied[row]
+            exact = [_squared(data[row[part]], weights[unit[part]]) for part in chunks(len(row), data.shape[1])]
+            order = np.lexsort((unit, np.concatenate(exact), row))
+            first = order[np.unique(row[order], return_index=True)[1]]
+            best[row[first]] = unit[first]
+        units[:, rank] = best
+        distances[every, best] = np.inf
+    return units
+
+
+def _squared(data: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Squared distance of each row of `data` to the same row of `weights`, float64."""
+    gap = data - weights
+    return np.einsum("if,if->i", gap, gap)
+
+
+def _smoothed(som: MiniSom, sums: np.ndarray, sigma: float) -> np.ndarray:
+    """Sum over all units c of the neighbourhood h(c, unit) times `sums[c]`, for every unit.
+
+    sums : ndarray of shape (rows, cols, n), float64. The Gaussian is a product of one factor along the rows and one
+    along the columns; on a hexagonal map, where every second column is shifted by half a unit along the rows, that
+    holds for each pair of shifts.
+    """
+    if som.neighborhood.__name__ != "_gaussian":
+        raise ValueError(f"train_batch knows the gaussian neighbourhood, not {som.neighborhood.__name__[1:]}")
+    rows, cols, n = sums.shape
+    xx, yy = som.get_euclidean_coordinates()
+    shift = xx[0]
+    across = np.exp(-((yy[0][:, None] - yy[0][None, :]) ** 2) / (2 * sigma**2))
+    result = np.zeros_like(sums)
+    for here in np.unique(shift):
+        to = np.flatnonzero(shift == here)
+        for there in np.unique(shift):
+            source = np.flatnonzero(shift == there)
+            steps = np.arange(rows)[:, None] - np.arange(rows)[None, :] + here - there
+            along = np.exp(-(steps**2) / (2 * sigma**2))
+            part = along @ sums[:, source].reshape(rows, -1)  # (rows, len(source) * n)
+            part = part.reshape(rows, len(source), n)
+            result[:, to] += np.matmul(across[np.ix_(to, source)], part)  # over the columns, for each row
+    return result
+
+
+def train_batch(som: MiniSom, data: "Directions | np.ndarray", n_epochs: int, chunk_rows: int | None = None) -> None:
+    """Train `som` in place: the result of `som.train_batch_offline(data, n_epochs)`, by matrix products.
+
+    Parameters
+    ----------
+    som : MiniSom with euclidean distance and gaussian neighbourhood; its own learning rate, sigma and decays are used
+    data : array or Directions of shape (n_images, n_features), read in chunks, float32
+    n_epochs : passes over all images, at least 1
+    chunk_rows : images in memory at a time; None = so that a chunk holds at most CHUNK_VALUES values
+
+    The sums over images are float64, so that chunks and threads make no difference beyond rounding.
+    """
+    rows, cols, n_features = som._weights.shape
+    n_units = rows * cols
+    step = chunk_rows or max(1, CHUNK_VALUES // max(n_features, n_units))
+    with tqdm(total=n_epochs * len(data), desc="map", unit="image", unit_scale=True, disable=None) as progress:
+        for epoch in range(n_epochs):
+            learning_rate = som._learning_rate_decay_function(som._learning_rate, epoch, n_epochs)
+            sigma = som._sigma_decay_function(som._sigma, epoch, n_epochs)
+            weights = som._weights.reshape(n_units, n_features)
+            sums = np.zeros((n_units, n_features + 1))  # the last column counts the images
+            for start in range(0, len(data), step):
+                part = np.asarray(data[start : start + step], np.float32)
+                unit = nearest_units(part, weights)[:, 0]
+                member = sparse.csr_matrix(
+                    (np.ones(len(part)), (unit, np.arange(len(part)))), shape=(n_units, len(part))
+                )
+                sums[:, :-1] += member @ part
+                sums[:, -1] += np.bincount(unit, minlength=n_units)
+                progress.update(len(part))
+            smooth = _smoothed(som, sums.reshape(rows, cols, -1), sigma)
+            reached = smooth[..., -1] > 0
+            mean = smooth[reached][:, :-1] / smooth[reached][:, -1:]
+            som._weights[reached] = (1 - learning_rate) * som._weights[reached] + learning_rate * mean
+
+
+def assign(som: MiniSom, data: "Directions | np.ndarray") -> tuple[np.ndarray, np.ndarray]:
+    """First and second nearest unit of each image (row * cols + col), and the distances to them.
+
+    Returns units (n_images, 2) int32 and distances (n_images, 2) float32; on a map of one unit the second repeats it.
+    """
+    weights = som._weights.reshape(-1, som._weights.shape[2])
+    units = np.zeros((len(data), 2), np.int32)
+    distances = np.zeros((len(data), 2), np.float32)
+    for rows in chunks(len(data), max(weights.shape)):
+        part = np.asarray(data[rows], np.float32)
+        units[rows] = nearest_units(part, weights, min(2, len(weights)))
+        for rank in (0, 1):
+            distances[rows, rank] = np.sqrt(_squared(part, weights[units[rows, rank]]))
+    return units, distances
+
+
+def topographic_error(som: MiniSom, units: np.ndarray) -> float:
+    """Share of the images whose two nearest units (n_images, 2) are not neighbours on the map, 0..1.
+
+    As MiniSom's `topographic_error`: neighbours are the eight units around one, six on a hexagonal map.
+    """
+    if som._weights.shape[0] * som._weights.shape[1] < 2:
+        return 0.0
+    xx, yy = (axis.ravel() for axis in som.get_euclidean_coordinates())
+    gap = np.hypot(xx[units[:, 0]] - xx[units[:, 1]], yy[units[:, 0]] - yy[units[:, 1]])
+    # six neighbours at a distance of 1; MiniSom's own limit for eight
+    return float(np.mean(gap > (1.01 if som.topology == "hexagonal" else 1.42)))
+
+
+def u_matrix(som: MiniSom) -> np.ndarray:
+    """Mean distance of each unit to its neighbours on the map, (rows, cols) float32, largest 1 (0 on equal units)."""
+    if not np.ptp(som._weights, axis=(0, 1)).any():
+        return np.zeros(som._weights.shape[:2], np.float32)
+    return np.nan_to_num(som.distance_map(scaling="mean")).astype(np.float32)
