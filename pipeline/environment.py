@@ -54,7 +54,7 @@ def install(requirements: str) -> None:
     digest = hashlib.sha256(listed + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == digest:
         return
-    print(f"installing the packages of {requirements} (once; about 2 GB on the disk)", flush=True)
+    print(f"installing the packages of {requirements} (once; about 3 GB on the disk)", flush=True)
     command = [*outer_pip(), "install", "--quiet", "--disable-pip-version-check", "-r", str(PROJECT / requirements)]
     if subprocess.call(command) != 0:
         sys.exit(f"error: pip could not install {requirements}: see its message above, then run this again")

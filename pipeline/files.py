@@ -288,14 +288,16 @@ def fingerprint(value: object) -> str:
 
 
 def fingerprint_file(path: Path) -> str:
-    """Fingerprint of a file's content, 32 hexadecimal digits; "missing" where there is no such file."""
+    """Fingerprint of a file's content, 32 hexadecimal digits; "missing" or "unreadable" where it has none."""
+    if not path.is_file():  # a named pipe would wait for a writer for ever
+        return "missing"
+    digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open("rb") as handle:
-            digest = hashlib.blake2b(digest_size=16)
             while block := handle.read(1 << 20):
                 digest.update(block)
-    except FileNotFoundError:
-        return "missing"
+    except OSError:
+        return "unreadable"
     return digest.hexdigest()
 
 
