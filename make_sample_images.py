@@ -25,13 +25,14 @@ import time
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
-import config
 import cv2
 import numpy as np
 from joblib import Parallel, delayed
+from tqdm import tqdm
+
+import config
 from pipeline import files, settings
 from pipeline.settings import SettingError, UserError
-from tqdm import tqdm
 
 CANVAS = 640  # pixels per side of the canvas on which a model is drawn once, whatever the size of the photographs
 SUPERSAMPLING = 2  # photographs are composed at this multiple of their size and averaged down
@@ -83,13 +84,24 @@ class Material:
 
 
 def spline(points: list, closed: bool = True, n_steps: int = 16) -> np.ndarray:
-    """A Catmull-Rom curve through `points`, (n_points, 2) -> (n_points * n_steps, 2); a point given twice is a corner."""
+    """A centripetal Catmull-Rom curve through `points`, (n_points, 2) -> (n_points * n_steps, 2); open curves end with
+    the last point. A point given twice is a corner.
+
+    Yuksel, Schaefer, Keyser (2011), Parameterization and applications of Catmull-Rom curves,
+    doi:10.1016/j.cad.2010.08.008
+    """
     p = np.asarray(points, float)
     before, after = (p[-1:], p[:2]) if closed else (p[:1], p[-1:])
     p = np.concatenate([before, p, after])
-    p0, p1, p2, p3 = (p[i : len(p) - 3 + i, None] for i in range(4))
+    knots = np.sqrt(np.maximum(np.hypot(*np.diff(p, axis=0).T), 1e-9))[:, None]  # (n + 2, 1)
+    slopes = np.diff(p, axis=0) / knots
+    tangents = (slopes[:-1] * knots[1:] + slopes[1:] * knots[:-1]) / (knots[:-1] + knots[1:])  # (n + 1, 2)
+    m1, m2 = ((tangents[i : len(tangents) - 1 + i] * knots[1:-1])[:, None] for i in (0, 1))
+    p1, p2 = p[1:-2, None], p[2:-1, None]
     t = np.linspace(0, 1, n_steps, endpoint=False)[None, :, None]
-    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
+    curve = (
+        (2 * t**3 - 3 * t**2 + 1) * p1 + (t**3 - 2 * t**2 + t) * m1 + (3 * t**2 - 2 * t**3) * p2 + (t**3 - t**2) * m2
+    )
     curve = curve.reshape(-1, 2)
     return curve if closed else np.concatenate([curve, p[-2:-1]])
 
@@ -97,6 +109,18 @@ def spline(points: list, closed: bool = True, n_steps: int = 16) -> np.ndarray:
 def lines(*points) -> np.ndarray:
     """The points as they are, for outlines with straight sides."""
     return np.asarray(points, float)
+
+
+def rectangle(x: float, y: float, half_width: float, half_height: float) -> np.ndarray:
+    """Corners of a rectangle round (x, y), (4, 2)."""
+    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    return signs * [half_width, half_height] + [x, y]
+
+
+def arc(x: float, y: float, radius_x: float, radius_y: float, start: float = 0.0) -> np.ndarray:
+    """An ellipse round (x, y) from the angle `start` (radians, clockwise from the right) to a full turn, (32, 2)."""
+    turn = np.linspace(start, 2 * np.pi, 32)
+    return np.stack([x + radius_x * np.cos(turn), y + radius_y * np.sin(turn)], 1)
 
 
 def moved(points: np.ndarray, right: float, down: float) -> np.ndarray:
@@ -283,532 +307,625 @@ class Drawing:
 
     def stud(self, x: float, y: float, radius: float, material: Material, base: float = 14.0) -> None:
         """A round button, pearl or rivet."""
-        turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        circle = np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], 1)
-        self.paint(self.area(circle), material, base, radius * CANVAS * 0.8, radius * CANVAS, 0.3)
+        self.paint(self.area(arc(x, y, radius, radius)), material, base, radius * CANVAS * 0.8, radius * CANVAS, 0.3)
 
 
 # Products. Each family turns a random generator into one Drawing; the choices that make a model come from it.
-# The points of the outlines stand as tables, which a formatter would spread over a thousand lines.
+# Outlines are tables of points, which a formatter would spread over a thousand lines.
 # fmt: off
+
+SHOES = {  # family: kinds of heel, throat (x where the opening begins), stretch of the upper
+    "pump": (("stiletto", "kitten", "block", "cone"), (0.27, 0.36), 1.0),
+    "sandal": (("stiletto", "block", "wedge", "flat"), (0.25, 0.25), 1.1),
+    "ballerina": (("flat",), (0.24, 0.32), 1.25),
+    "loafer": (("flat", "block"), (0.42, 0.48), 1.3),
+    "sneaker": (("sneaker",), (0.48, 0.52), 1.4),
+    "boot": (("stiletto", "block", "flat", "cone", "wedge"), (0.52, 0.52), 1.0),
+    "mule": (("kitten", "block", "cone", "wedge"), (0.40, 0.48), 1.1),
+}
+HEELS = {  # kind: height, then width at the top and at the ground and how far the ground end lies to the front
+    "stiletto": ((0.20, 0.30), 0.10, 0.016, 0.030), "kitten": ((0.10, 0.15), 0.10, 0.022, 0.035),
+    "block": ((0.08, 0.24), 0.13, 0.115, 0.005), "cone": ((0.12, 0.22), 0.13, 0.035, 0.050),
+    "wedge": ((0.13, 0.24),), "flat": ((0.02, 0.045),), "sneaker": ((0.045, 0.10),),
+}
+TOES = {"pointed": 0.045, "almond": 0.065, "round": 0.085, "square": 0.080}  # how high the toe is
+BAGS = {  # family: half the width, height
+    "tote": ((0.28, 0.36), (0.40, 0.52)), "satchel": ((0.28, 0.36), (0.34, 0.44)),
+    "hobo": ((0.32, 0.38), (0.34, 0.42)), "crossbody": ((0.22, 0.30), (0.26, 0.38)),
+    "bucket": ((0.20, 0.26), (0.40, 0.48)), "clutch": ((0.34, 0.40), (0.24, 0.32)),
+    "backpack": ((0.24, 0.30), (0.50, 0.60)), "bowling": ((0.30, 0.38), (0.32, 0.40)),
+}
+
+
+def one(rng: np.random.Generator, *choices: str) -> str:
+    """One of the choices, a plain str."""
+    return str(rng.choice(choices))
 
 
 def choose_materials(rng: np.random.Generator, colour: str) -> tuple[Material, Material, Material, Material]:
     """Main, accent, sole and metal of a model in the named colour."""
-    tint = np.clip(np.float32(COLOURS[colour]) * rng.uniform(0.85, 1.15) + rng.normal(0, 0.015, 3), 0.03, 0.97)
-    main = Material(tuple(tint), rng.choice(["smooth", "smooth", "pebbled", "patent", "suede", "canvas", "satin"]))
-    main = replace(main, seed=int(rng.integers(1 << 30)), angle=rng.uniform(-0.8, 0.8),
-        scale=rng.uniform(0.035, 0.09))
-    dark = tint.mean() < 0.4
-    ink = COLOURS[rng.choice(["white", "beige", "tan", "red", "pink"] if dark else ["black", "brown", "navy", "red",
-        "white"])]
+    shade = np.clip(np.float32(COLOURS[colour]) * rng.uniform(0.85, 1.15) + rng.normal(0, 0.015, 3), 0.03, 0.97)
+    seed = int(rng.integers(1 << 30))
+    main = Material(tuple(shade), one(rng, "smooth", "smooth", "pebbled", "patent", "suede", "canvas", "satin"),
+                    seed=seed, angle=rng.uniform(-0.8, 0.8), scale=rng.uniform(0.035, 0.09))
+    ink = COLOURS[one(rng, *(("white", "tan") if shade.mean() < 0.4 else ("black", "brown")))]
     look = rng.random()
-    if look < 0.40:
-        main = replace(main, print=str(rng.choice(PRINTS)), ink=ink)
-    elif look < 0.65:
-        main = replace(main, relief=str(rng.choice(RELIEFS)))
+    if look < 0.45:
+        main = replace(main, print=one(rng, *PRINTS), ink=ink)
+    elif look < 0.70:
+        main = replace(main, relief=one(rng, *RELIEFS))
     if main.relief == "quilt":
         main = replace(main, angle=0.0)
-    accent_colour = ink if rng.random() < 0.45 else tuple(tint * rng.choice([0.6, 0.8, 1.1]))
-    accent = Material(tuple(np.clip(accent_colour, 0.03, 0.97)), rng.choice(["smooth", "patent", "suede"]),
-        seed=main.seed + 1)
-    sole_colour = [COLOURS["black"], COLOURS["brown"], COLOURS["tan"], COLOURS["white"], tuple(tint)][rng.integers(5)]
-    sole = Material(sole_colour, "rubber", seed=main.seed + 2)
-    metal = Material(METALS[rng.choice(list(METALS))], "metal")
-    return main, accent, sole, metal
+    second = ink if rng.random() < 0.45 else tuple(np.clip(shade * rng.choice([0.6, 0.8, 1.1]), 0.03, 0.97))
+    accent = Material(second, one(rng, "smooth", "patent", "suede"), seed=seed + 1)
+    sole = Material([*(COLOURS[name] for name in ("black", "brown", "tan", "white")), tuple(shade)][rng.integers(5)],
+                    "rubber", seed=seed + 2)
+    return main, accent, sole, Material(METALS[one(rng, *METALS)], "metal")
 
 
-def darker(material: Material, factor: float = 0.45, **changes) -> Material:
-    """The material in shade: linings, gussets, the far side."""
-    return replace(material, colour=tuple(np.float32(material.colour) * factor), **changes)
+def plain(material: Material, factor: float = 1.0) -> Material:
+    """The material without print and relief, darker by `factor`: linings, gussets, the far side."""
+    return replace(material, colour=tuple(np.float32(material.colour) * factor), print="", relief="")
 
 
-@dataclass(frozen=True)
-class Last:
-    """The foot of a shoe seen from its side, toe to the left: `y(x)` is the line on which the foot stands."""
-
-    heel: float  # height of the heel, parts of the canvas
-    platform: float  # height of the sole below the ball
-    back: float  # x of the heel's end
-    toe: float = 0.07
-    ground: float = 0.80
-
-    def y(self, x):
-        """Height of the insole at x (canvas parts, y down), a smooth step from ball to heel."""
-        t = np.clip((np.asarray(x) - 0.36) / (self.back - 0.08 - 0.36), 0, 1)
-        return self.ground - self.platform - (self.heel - self.platform) * t * t * (3 - 2 * t)
-
-    def sole(self, start: float, stop: float, n: int = 24) -> np.ndarray:
-        """The line itself from x = start to stop, (n, 2)."""
-        x = np.linspace(start, stop, n)
-        return np.stack([x, self.y(x)], 1)
-
-
-def draw_sole(d: Drawing, rng, last: Last, kind: str, main: Material, sole: Material) -> None:
-    """Sole and heel of the named kind under the last."""
-    g, back = last.ground, last.back
-    seat = last.y(back - 0.02)
-    strip = 0.016 + last.platform
-    bottom = last.sole(last.toe + 0.015, back - 0.10)
-    under = np.concatenate([bottom, moved(bottom, 0, strip)[::-1]])
-    if kind in ("wedge", "sneaker", "flat"):
-        start = last.toe + (0.005 if kind != "wedge" else 0.0)
-        top = last.sole(start, back)
-        lift = 0.03 if kind == "sneaker" else 0.004
-        outline = np.concatenate([moved(top, 0, -lift), [[back + (0.012 if kind == "sneaker" else -0.01), g - 0.01]],
-            [[back - 0.03, g + 0.016]], [[0.40, g + 0.016]], [[last.toe + 0.05, g + 0.016]],
-            [[last.toe - 0.008, g - 0.015 - lift / 2]]])
-        cover = replace(main, print="", relief="") if kind == "wedge" and sole.colour == COLOURS["black"] else sole
-        relief = "ribs" if kind == "wedge" and sole.colour == COLOURS["tan"] else ""
-        d.paint(d.area(rounded(outline, 0.012)), replace(cover, relief=relief, scale=0.02, angle=1.5), 16, 10, 14)
-        if kind == "sneaker":
-            d.line(moved(last.sole(last.toe + 0.01, back), 0, 0.012), 0.004, 0.35)
-            for x in np.arange(last.toe + 0.04, back - 0.02, 0.022):
-                d.line(lines((x, g + 0.004), (x + 0.006, g + 0.016)), 0.006, 0.45)
-        return
-    d.paint(d.area(under), sole, 14, 8, 8)
-    width = {"stiletto": 0.016, "kitten": 0.022, "block": 0.115, "cone": 0.035}[kind]
-    top_width = {"stiletto": 0.10, "kitten": 0.10, "block": 0.13, "cone": 0.13}[kind]
-    lean = {"stiletto": -0.03, "kitten": -0.035, "block": -0.005, "cone": -0.05}[kind]
-    right = back - 0.005
-    foot = g + 0.016
-    outline = [(right, seat - 0.01), (right, seat - 0.01), (right + lean * 0.6, (seat + foot) / 2),
-        (right + lean, foot), (right + lean, foot), (right + lean - width, foot), (right + lean - width, foot),
-        (right - top_width * 0.62 + lean * 0.4, (seat * 1.4 + foot * 0.6) / 2),
-        (right - top_width, last.y(right - top_width) + 0.01), (right - top_width, last.y(right - top_width) + 0.01)]
-    cover = replace(main, relief="") if rng.random() < 0.6 else sole
-    d.paint(d.area(spline(outline)), cover, 8, 14, 20)
-    d.paint(d.area(lines((right + lean, foot - 0.012), (right + lean, foot), (right + lean - width, foot),
-        (right + lean - width, foot - 0.012))), darker(sole), 12, 4, 4)
+# ---- details of shoes and bags
 
 
 def draw_bow(d: Drawing, x: float, y: float, size: float, material: Material) -> None:
     """A bow of two loops and a knot."""
-    for side in (-1, 1):
-        loop = [(x, y), (x + side * size * 0.6, y - size * 0.5), (x + side * size, y - size * 0.25),
-            (x + side * size, y + size * 0.3), (x + side * size * 0.5, y + size * 0.35)]
+    for side in (-size, size):
+        loop = [(x, y), (x + side * 0.6, y - size * 0.5), (x + side, y - size * 0.25), (x + side, y + size * 0.3),
+                (x + side * 0.5, y + size * 0.35)]
         d.paint(d.area(spline(loop)), material, 26, 8, 10)
-        d.line(lines((x + side * size * 0.2, y), (x + side * size * 0.7, y)), 0.004, 0.3)
+        d.line(lines((x + side * 0.2, y), (x + side * 0.7, y)), 0.004, 0.3)
     d.stud(x, y, size * 0.22, material, 30)
 
 
-def draw_buckle(d: Drawing, x: float, y: float, width: float, height: float, metal: Material) -> None:
-    """A rectangular frame with its tongue."""
-    outer = lines((x - width, y - height), (x + width, y - height), (x + width, y + height), (x - width, y + height))
-    inner = (outer - [x, y]) * 0.62 + [x, y]
-    d.paint(d.area(rounded(outer, 0.008), inner), metal, 26, 6, 4)
-    d.paint(d.path(lines((x - width, y), (x + width * 0.8, y)), 0.006), metal, 28, 4, 3)
+def draw_buckle(d: Drawing, x: float, y: float, width: float, height: float, metal: Material,
+                base: float = 26) -> None:
+    """A rectangular frame with its tongue; sizes are halves."""
+    frame = rectangle(x, y, width, height)
+    opening = moved(moved(frame, -x, -y) * 0.62, x, y)
+    d.paint(d.area(rounded(frame, 0.008), opening), metal, base, 6, 4)
+    d.paint(d.path(lines((x - width, y), (x + width * 0.8, y)), 0.006), metal, base + 2, 4, 3)
 
 
-def draw_shoe(rng: np.random.Generator, family: str, colour: str) -> Drawing:
-    """A shoe from its side, toe to the left. Families: pump, sandal, ballerina, loafer, sneaker, boot, mule."""
-    d = Drawing()
-    main, accent, sole, metal = choose_materials(rng, colour)
-    heels = {"pump": ["stiletto", "kitten", "block", "cone"], "sandal": ["stiletto", "block", "wedge", "flat"],
-        "ballerina": ["flat"], "loafer": ["flat", "block"], "sneaker": ["sneaker"],
-        "boot": ["stiletto", "block", "flat", "cone", "wedge"], "mule": ["kitten", "block", "cone", "wedge"]}
-    kind = str(rng.choice(heels[family]))
-    heel = {"stiletto": rng.uniform(0.20, 0.30), "kitten": rng.uniform(0.10, 0.15), "block": rng.uniform(0.08, 0.24),
-        "cone": rng.uniform(0.12, 0.22), "wedge": rng.uniform(0.13, 0.24), "flat": rng.uniform(0.02, 0.045),
-        "sneaker": rng.uniform(0.045, 0.10)}[kind]
-    if family == "loafer":
-        heel = min(heel, 0.10)
-    platform = {"sneaker": 0.75 * heel, "flat": 0.7 * heel, "wedge": rng.choice([0.02, 0.07])}.get(kind,
-        float(rng.choice([0.0, 0.0, 0.05])) if heel > 0.18 else 0.0)
-    last = Last(heel, platform, 0.93 - 0.35 * heel)
-    back, toe, y = last.back, last.toe, last.y
-    toe_height = {"pointed": 0.045, "almond": 0.065, "round": 0.085, "square": 0.08}
-    tip = str(rng.choice(list(toe_height)))
-    rise = toe_height[tip] + (0.02 if family == "sneaker" else 0)
-    throat = {"pump": rng.uniform(0.27, 0.36), "ballerina": rng.uniform(0.24, 0.32),
-        "loafer": rng.uniform(0.42, 0.48), "sneaker": 0.50, "boot": 0.52, "sandal": 0.25,
-        "mule": rng.uniform(0.40, 0.48)}[family]
-    counter = 0.145 + rng.uniform(-0.015, 0.02)
-    toe_box = {"pointed": [(toe - 0.025, y(toe) - 0.008), (toe - 0.025, y(toe) - 0.012),
-        (0.17, y(0.17) - rise - 0.02)], "almond": [(toe - 0.012, y(toe) - 0.005), (toe + 0.005, y(toe) - 0.04),
-        (0.17, y(0.17) - rise - 0.012)], "round": [(toe, y(toe)), (toe - 0.008, y(toe) - 0.045),
-        (0.11, y(0.1) - rise - 0.005), (0.19, y(0.19) - rise - 0.025)], "square": [(toe - 0.005, y(toe)),
-        (toe - 0.005, y(toe)), (toe, y(toe) - rise * 0.8), (toe + 0.01, y(toe) - rise * 0.9),
-        (0.19, y(0.19) - rise - 0.025)]}[tip]
-    top = y(throat) - rise - 0.03 - 0.10 * (throat - 0.2)
-    bottom = last.sole(toe + 0.02, back - 0.01)[::-1]
-    if family == "boot":
-        shaft = float(rng.choice([0.26, 0.33, 0.52]))
-        crown = max(0.05, y(back) - shaft - 0.06)
-        front, rear = 0.60 - 0.05 * (shaft > 0.4) - 0.2 * heel, back + 0.015
-        outline = [*toe_box, (0.36, y(0.36) - rise - 0.075), (front - 0.04, y(front) - 0.22),
-            (front, crown + 0.25 * shaft), (front - 0.015, crown), (front - 0.015, crown), (rear, crown - 0.008),
-            (rear, crown - 0.008), (rear - 0.02, y(back) - 0.16), (rear, y(back) - 0.06), (back - 0.005, y(back)),
-            (back - 0.005, y(back))]
-        d.paint(d.area(spline([(front, crown + 0.01), (front + 0.1, crown - 0.02), (rear - 0.01, crown - 0.01),
-            (rear - 0.05, crown + 0.02)])), darker(main, 0.4, print="", relief=""), 2, 4, 12)
-        draw_sole(d, rng, last, kind, main, sole)
-        body = np.concatenate([spline(outline, closed=False), bottom])
-        d.paint(d.area(body), main, 10, 34, 75)
-        style = rng.choice(["chelsea", "zip", "laces", "belt", "cuff"])
-        middle = (front + rear) / 2
-        if style == "chelsea":
-            gore = spline([(middle - 0.05, crown + 0.005), (middle + 0.05, crown + 0.005),
-                (middle + 0.035, crown + 0.15), (middle - 0.03, crown + 0.15)])
-            d.paint(d.area(gore), darker(accent, 0.7, relief="ribs", scale=0.012, angle=0.0), 40, 2, 6)
-        elif style == "zip":
-            zipper = lines((middle + 0.02, crown + 0.01), (middle, y(middle) - 0.06))
-            d.line(zipper, 0.016, 0.5)
-            d.stitches(zipper, metal.colour, 0.006, 0.007)
-            d.stud(middle + 0.02, crown + 0.04, 0.011, metal, 44)
-        elif style == "laces":
-            for i in range(5):
-                ly = crown + 0.03 + i * (y(front) - 0.2 - crown) / 5
-                d.paint(d.path(lines((front - 0.012, ly), (front + 0.06, ly + 0.015)), 0.012), accent, 42, 4, 4)
-                d.stud(front + 0.065, ly + 0.015, 0.008, metal, 42)
-        elif style == "belt":
-            for dy in (0.0, 0.05):
-                strap = spline([(front - 0.03, y(front) - 0.20 + dy), (middle, y(front) - 0.185 + dy),
-                    (rear, y(back) - 0.16 + dy)], closed=False)
-                d.paint(d.path(strap, 0.026), accent, 42, 5, 6)
-                draw_buckle(d, middle + 0.03, float(np.interp(middle + 0.03, strap[:, 0], strap[:, 1])), 0.022, 0.02,
-                    metal)
-        else:
-            cuff = lines((front - 0.022, crown - 0.012), (rear + 0.01, crown - 0.016), (rear + 0.002, crown + 0.06),
-                (front - 0.018, crown + 0.065))
-            d.paint(d.area(rounded(cuff, 0.015)), replace(accent, finish="suede"), 40, 12, 16)
-        d.stitches(spline([(0.33, y(0.33) - 0.015), (0.37, y(0.37) - 0.08), (0.42, y(0.4) - 0.13)], closed=False),
-            accent.colour)
-        return d
-    if family in ("sandal", "mule"):
-        d.paint(d.area(np.concatenate([last.sole(toe + 0.01, back - 0.01) - [0, 0.012], bottom])),
-            darker(sole, 0.9, print=""), 4, 6, 6)
-        draw_sole(d, rng, last, kind, main, sole)
-        if family == "mule":
-            open_toe = rng.random() < 0.5
-            start = 0.17 if open_toe else None
-            vamp = [(start, y(start)), (start, y(start)),
-                (start + 0.02, y(start) - rise - 0.01)] if open_toe else toe_box
-            outline = [*vamp, (throat - 0.06, top + 0.005), (throat, top - 0.01), (throat, top - 0.01),
-                (throat + 0.05, y(throat) - 0.07), (throat + 0.10, y(throat + 0.10)),
-                (throat + 0.10, y(throat + 0.10))]
-            tail = last.sole(start or toe + 0.02, throat + 0.10)[::-1]
-            d.paint(d.area(spline([(throat - 0.01, top), (throat + 0.02, top - 0.012),
-                (throat + 0.08, y(throat) - 0.06), (throat + 0.05, y(throat) - 0.05)])),
-                darker(main, 0.4, print="", relief=""), 6, 4, 6)
-            d.paint(d.area(np.concatenate([spline(outline, closed=False), tail])), main, 12, 30, 55)
-        else:
-            for x0, x1, x2 in [(0.13, 0.19, 0.25), (0.27, 0.33, 0.40)][: int(rng.integers(1, 3))]:
-                strap = spline([(x0, y(x0) - 0.005), (x1, y(x1) - rise - 0.03), (x2, y(x2) - 0.005)], closed=False)
-                d.paint(d.path(strap, rng.uniform(0.03, 0.075)), main, 14, 14, 16)
-            if rng.random() < 0.5:
-                d.paint(d.path(spline([(0.12, y(0.12)), (0.24, y(0.24) - 0.10), (0.36, y(0.36) - 0.01)],
-                    closed=False), 0.022), accent, 22, 8, 8)
-    else:
-        slope = 0.02 if family == "sneaker" else 0.055 if family in ("pump", "ballerina") else 0.03
-        middle = (throat + back) / 2 + 0.04
-        collar = float(y(back)) - counter - (0.015 if family == "sneaker" else 0)
-        opening = [(throat, top), (throat, top), (throat + 0.03, top + slope * 0.8),
-            (middle, (float(y(middle)) - counter * 0.72) + slope * 0.3), (back - 0.035, collar + 0.004),
-            (back + 0.002, collar), (back + 0.002, collar)]
-        outline = [*toe_box, *([(0.30, y(0.3) - rise - 0.065)] if throat > 0.38 else []), *opening,
-            (back + 0.014, y(back) - 0.075), (back - 0.006, y(back)), (back - 0.006, y(back))]
-        far = [(throat - 0.005, top + 0.004), (throat + 0.05, top - 0.012), (middle,
-            float(y(middle)) - counter * 0.86), (back - 0.02, collar - 0.006), (back - 0.01, collar + 0.05),
-            (middle, float(y(middle)) - 0.05)]
-        lining = Material(COLOURS[rng.choice(["beige", "tan", "black", "grey"])], "suede", seed=main.seed + 3)
-        d.paint(d.area(spline(far)), darker(lining, 0.7), 2, 4, 10)
-        draw_sole(d, rng, last, kind, main, sole)
-        body = np.concatenate([spline(outline, closed=False), bottom])
-        d.paint(d.area(body), main, 10, 34, 60)
-        inside = moved(spline(opening, closed=False), 0, 0.012)
-        d.stitches(inside[8:], accent.colour, 0.008, 0.003)
-        if family != "sneaker" and rng.random() < 0.35:
-            cap = [*toe_box, (0.20, y(0.2) - rise - 0.03), (0.23, y(0.23) - 0.05), (0.21, y(0.21)), (0.21, y(0.21))]
-            d.paint(d.area(np.concatenate([spline(cap, closed=False), last.sole(toe + 0.02,
-                0.21)[::-1]])) * d.area(body), accent, 12, 32, 60, 0.15)
-        if family == "sneaker":
-            laced = np.array([[0.30, y(0.3) - rise - 0.068], [throat, top]])
-            for i in range(6):
-                lx, ly = laced[0] + (laced[1] - laced[0]) * (i / 5)
-                d.paint(d.path(lines((lx - 0.006, ly - 0.002), (lx + 0.035, ly + 0.05)), 0.012), accent, 40, 5, 4)
-                d.stud(lx + 0.038, ly + 0.054, 0.006, metal, 40)
-            mark = rng.choice(["stripes", "swoosh", "star", "panel"])
-            cx, cy = 0.58, float(y(0.58)) - 0.10
-            if mark == "stripes":
-                for i in range(3):
-                    d.paint(d.path(lines((cx - 0.06 + i * 0.035, cy - 0.02), (cx - 0.09 + i * 0.035, cy + 0.07)),
-                        0.016), accent, 44, 2, 3, 0.1)
-            elif mark == "swoosh":
-                d.paint(d.area(spline([(cx - 0.16, cy + 0.03), (cx - 0.10, cy + 0.055), (cx + 0.16, cy - 0.035),
-                    (cx - 0.08, cy + 0.005)])), accent, 44, 2, 3, 0.1)
-            elif mark == "star":
-                turn = np.arange(10) * np.pi / 5 - np.pi / 2
-                reach = np.where(np.arange(10) % 2, 0.022, 0.052)
-                d.paint(d.area(np.stack([cx + reach * np.cos(turn), cy + 0.03 + reach * np.sin(turn)], 1)), accent,
-                    44, 2, 3, 0.1)
-            else:
-                panel = spline([(back - 0.14, y(back - 0.14) - 0.03), (back - 0.10, collar + 0.05),
-                    (back + 0.01, collar), (back + 0.014, y(back) - 0.03)])
-                d.paint(d.area(panel) * d.area(body), accent, 42, 4, 6, 0.2)
-            cap = spline([*toe_box, (0.21, y(0.2) - rise - 0.02), (0.20, y(0.2) - 0.03)])
-            if rng.random() < 0.5:
-                d.paint(d.area(cap) * d.area(body), replace(sole, finish="rubber"), 30, 14, 24, 0.2)
-        if family == "loafer":
-            apron = spline([(0.10, y(0.1) - rise * 0.75), (0.20, y(0.2) - rise * 0.8), (0.33, y(0.33) - rise - 0.01),
-                (throat - 0.01, top + 0.045)], closed=False)
-            d.line(apron, 0.008, 0.4)
-            d.stitches(moved(apron, 0, 0.008), accent.colour)
-            strap = spline([(throat - 0.10, y(throat) - 0.015), (throat - 0.075, y(throat) - 0.07),
-                (throat - 0.06, top + 0.012)], closed=False)
-            d.paint(d.path(strap, 0.045), accent, 40, 6, 10)
-            if rng.random() < 0.5:
-                d.paint(d.path(lines((throat - 0.10, top + 0.035), (throat - 0.03, top + 0.03)), 0.014), metal, 46,
-                    5, 4)
-            else:
-                for k in range(7):
-                    d.paint(d.path(lines((throat - 0.10 + 0.006 * k, top + 0.03),
-                        (throat - 0.13 + 0.014 * k, top + 0.085)), 0.007), accent, 44, 3, 3)
-    if family in ("pump", "sandal", "ballerina") and (family == "sandal" or rng.random() < 0.5):
-        ankle_y, ankle_x = float(y(back)) - rng.uniform(0.17, 0.26), back - 0.09
-        loop = spline([(back - 0.002, ankle_y - 0.005), (ankle_x + 0.02, ankle_y + 0.014),
-            (ankle_x - 0.06, ankle_y + 0.002), (ankle_x - 0.06, ankle_y - 0.014), (ankle_x + 0.01, ankle_y - 0.02)])
-        strap = accent if rng.random() < 0.5 else main
-        width = rng.uniform(0.016, 0.034)
-        d.paint(d.path(loop[64:].copy(), width * 0.8), darker(strap, 0.6), 4, 5, 6)
-        d.paint(d.path(spline([(back - 0.03, y(back) - 0.005), (back + 0.006, y(back) - 0.08), (back, ankle_y)],
-            closed=False), width * 1.6), main, 20, 10, 12)
-        d.paint(d.path(loop[:33], width), strap, 30, 7, 7)
-        draw_buckle(d, ankle_x + 0.0, ankle_y + 0.014, 0.016, width * 0.75, metal)
-        if rng.random() < 0.35:
-            d.paint(d.path(spline([(0.30, y(0.3) - rise - 0.02), (0.45, y(0.45) - 0.16), (ankle_x - 0.05, ankle_y)],
-                closed=False), width * 0.9), strap, 26, 6, 7)
-    trim = rng.choice(["", "bow", "buckle", "studs", "pearls", "flower"])
-    if family in ("pump", "ballerina", "mule", "sandal"):
-        tx, ty = throat - 0.045, top + 0.03
-        if trim == "bow":
-            draw_bow(d, tx, ty, rng.uniform(0.045, 0.07), accent)
-        elif trim == "buckle":
-            draw_buckle(d, tx, ty + 0.01, 0.038, 0.026, metal)
-        elif trim == "flower":
-            for turn in np.arange(6) * np.pi / 3:
-                d.stud(tx + 0.026 * np.cos(turn), ty + 0.022 * np.sin(turn), 0.02, accent, 30)
-            d.stud(tx, ty, 0.014, metal, 36)
-        elif trim in ("studs", "pearls") and family != "sandal":
-            bead = metal if trim == "studs" else Material((0.88, 0.92, 0.94), "patent")
-            for x in np.linspace(0.13, throat + 0.05, 7):
-                d.stud(x, float(y(x)) - 0.022, 0.009, bead, 34)
-    return d
-
-
-def draw_chain(d: Drawing, points: np.ndarray, material: Material, link: float = 0.022) -> None:
-    """A chain of rings along points (n, 2)."""
+def draw_chain(d: Drawing, points: np.ndarray, metal: Material, link: float = 0.022) -> None:
+    """A chain of rings along points (n, 2), every second seen from its side."""
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     turn = np.linspace(0, 2 * np.pi, 16)
     for i, s in enumerate(np.arange(0, along[-1], link)):
-        x, y = (np.interp(s, along, points[:, k]) for k in (0, 1))
-        a, b = (0.62 * link, 0.36 * link) if i % 2 else (0.62 * link, 0.16 * link)
-        ahead = [np.interp(s + 0.01, along, points[:, k]) for k in (0, 1)]
-        tilt = np.arctan2(ahead[1] - y, ahead[0] - x)
-        ring = np.stack([x + a * np.cos(turn) * np.cos(tilt) - b * np.sin(turn) * np.sin(tilt),
-            y + a * np.cos(turn) * np.sin(tilt) + b * np.sin(turn) * np.cos(tilt)], 1)
-        d.paint(d.path(ring, 0.007), material, 16, 4, 3, 0.2)
+        here, ahead = ([np.interp(at, along, points[:, k]) for k in (0, 1)] for at in (s, s + 0.01))
+        tilt = np.arctan2(ahead[1] - here[1], ahead[0] - here[0])
+        ring = np.stack([0.62 * link * np.cos(turn), (0.36, 0.16)[i % 2] * link * np.sin(turn)], 1)
+        turned = ring @ np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+        d.paint(d.path(moved(turned, *here), 0.007), metal, 16, 4, 3, 0.2)
 
 
 def draw_strap(d: Drawing, points: np.ndarray, kind: str, width: float, strap: Material, metal: Material) -> None:
-    """A handle or strap: "leather", "chain" or "rolled"."""
+    """A handle or strap along points (n, 2): "leather", "rolled" or "chain"."""
     if kind == "chain":
         draw_chain(d, points, metal)
         return
-    d.paint(d.path(points, width), strap, 8, 7 if kind == "leather" else 14, 5 if kind == "leather" else 12)
+    d.paint(d.path(points, width), strap, 8, *((7, 5) if kind == "leather" else (14, 12)))
     if kind == "leather" and width > 0.02:
         d.stitches(points, tuple(np.clip(np.float32(strap.colour) * 1.6 + 0.1, 0, 1)), 0.01, 0.003)
 
 
-def draw_clasp(d: Drawing, rng, x: float, y: float, metal: Material, accent: Material) -> None:
-    """What closes a bag: a turnlock, a plate, a ring, a belt, a tassel."""
-    kind = rng.choice(["turnlock", "plate", "ring", "belt", "tassel", "padlock"])
+def draw_clasp(d: Drawing, rng: np.random.Generator, x: float, y: float, metal: Material, accent: Material) -> None:
+    """What closes a bag."""
+    kind = one(rng, "turnlock", "plate", "ring", "belt", "tassel", "padlock")
     if kind == "turnlock":
-        d.paint(d.area(rounded(lines((x - 0.035, y - 0.02), (x + 0.035, y - 0.02), (x + 0.035, y + 0.02),
-            (x - 0.035, y + 0.02)), 0.018)), metal, 50, 6, 6)
-        d.paint(d.path(lines((x, y - 0.012), (x, y + 0.012)), 0.012), darker(metal, 0.8), 58, 6, 4)
+        d.paint(d.area(rounded(rectangle(x, y, 0.035, 0.02), 0.018)), metal, 50, 6, 6)
+        d.paint(d.path(lines((x, y - 0.012), (x, y + 0.012)), 0.012), plain(metal, 0.8), 58, 6, 4)
     elif kind == "plate":
-        d.paint(d.area(rounded(lines((x - 0.06, y - 0.012), (x + 0.06, y - 0.012), (x + 0.06, y + 0.012),
-            (x - 0.06, y + 0.012)), 0.004)), metal, 50, 4, 4)
+        d.paint(d.area(rounded(rectangle(x, y, 0.06, 0.012), 0.004)), metal, 50, 4, 4)
     elif kind == "ring":
-        turn = np.linspace(0, 2 * np.pi, 40)
-        d.paint(d.path(np.stack([x + 0.035 * np.cos(turn), y + 0.035 * np.sin(turn)], 1), 0.014), metal, 50, 6, 5)
+        d.paint(d.path(arc(x, y, 0.035, 0.035), 0.014), metal, 50, 6, 5)
     elif kind == "belt":
         d.paint(d.path(lines((x, y - 0.09), (x, y + 0.09)), 0.045), accent, 50, 5, 8)
-        draw_buckle(d, x, y + 0.03, 0.034, 0.028, metal)
+        draw_buckle(d, x, y + 0.03, 0.034, 0.028, metal, 54)
     elif kind == "tassel":
         for k in np.linspace(-1, 1, 9):
             d.paint(d.path(lines((x + 0.006 * k, y), (x + 0.026 * k, y + 0.13)), 0.008), accent, 50, 4, 3, 0.25)
         d.stud(x, y, 0.018, metal, 54)
     else:
-        turn = np.linspace(np.pi, 2 * np.pi, 20)
-        d.paint(d.path(np.stack([x + 0.018 * np.cos(turn), y + 0.026 * np.sin(turn)], 1), 0.009), metal, 50, 4, 4)
-        d.paint(d.area(rounded(lines((x - 0.028, y), (x + 0.028, y), (x + 0.028, y + 0.045), (x - 0.028, y + 0.045)),
-            0.006)), metal, 52, 6, 6)
+        d.paint(d.path(arc(x, y, 0.018, 0.026, np.pi), 0.009), metal, 50, 4, 4)
+        d.paint(d.area(rounded(rectangle(x, y + 0.022, 0.028, 0.022), 0.006)), metal, 52, 6, 6)
 
 
-def draw_bag(rng: np.random.Generator, family: str, colour: str) -> Drawing:
-    """A bag from its front. Families: tote, satchel, hobo, crossbody, bucket, clutch, backpack, bowling."""
-    d = Drawing()
-    main, accent, _, metal = choose_materials(rng, colour)
-    strap = accent if rng.random() < 0.5 else replace(main, print="", relief="")
-    kind = str(rng.choice(["leather", "rolled", "chain"], p=[0.5, 0.3, 0.2]))
-    half = {"tote": rng.uniform(0.28, 0.36), "satchel": rng.uniform(0.28, 0.36), "hobo": rng.uniform(0.32, 0.38),
-        "crossbody": rng.uniform(0.22, 0.30), "bucket": rng.uniform(0.20, 0.26), "clutch": rng.uniform(0.34, 0.40),
-        "backpack": rng.uniform(0.24, 0.30), "bowling": rng.uniform(0.30, 0.38)}[family]
-    tall = {"tote": rng.uniform(0.40, 0.52), "satchel": rng.uniform(0.34, 0.44), "hobo": rng.uniform(0.34, 0.42),
-        "crossbody": rng.uniform(0.26, 0.38), "bucket": rng.uniform(0.40, 0.48), "clutch": rng.uniform(0.24, 0.32),
-        "backpack": rng.uniform(0.50, 0.60), "bowling": rng.uniform(0.32, 0.40)}[family]
-    base = 0.90 if family != "clutch" else 0.68
-    top = base - tall
-    x0, x1, c = 0.5 - half, 0.5 + half, 0.5
-    slant = rng.uniform(-0.05, 0.06)
-    width = float(rng.choice([0.018, 0.028, 0.042]))
-    gusset = darker(main, 0.62, print="", relief="")
-    depth = rng.uniform(0.03, 0.06)
-    rise = rng.uniform(0.16, 0.30)
+# ---- shoes
 
-    def arch(spread: float, peak: float, foot: float) -> np.ndarray:
-        return spline([(c - spread, foot), (c - spread * 0.92, foot - 0.5 * (foot - peak)),
-            (c - spread * 0.45, peak), (c + spread * 0.45, peak), (c + spread * 0.92, foot - 0.5 * (foot - peak)),
-            (c + spread, foot)], closed=False)
 
-    if family in ("crossbody", "hobo", "bucket"):
-        peak = max(0.06, top - rise - (0.10 if family == "crossbody" else 0.05))
-        draw_strap(d, arch(half * (0.85 if family != "hobo" else 0.80), peak, top + 0.06),
-            kind if family != "hobo" else "rolled", width, strap, metal)
-    if family in ("tote", "satchel", "bowling"):
-        back_arch = arch(half * 0.45, max(0.05, top - rise), top + 0.03)
-        draw_strap(d, moved(back_arch, 0.015, -0.012), "leather" if kind == "chain" else kind, width,
-            darker(strap, 0.7), metal)
-    if family == "backpack":
-        for side in (-1, 1):
-            draw_strap(d, spline([(c + side * 0.08, top + 0.03), (c + side * (half + 0.03), top + 0.12),
-                (c + side * (half + 0.05), base - 0.25), (c + side * (half - 0.02), base - 0.05)], closed=False),
-                "leather", 0.04, darker(strap, 0.8), metal)
-        draw_strap(d, arch(0.06, top - 0.06, top + 0.03), "rolled", 0.022, strap, metal)
+@dataclass(frozen=True)
+class Shoe:
+    """A shoe from its side, toe to the left, before it is drawn."""
 
-    if family == "hobo":
-        sag = rng.uniform(0.08, 0.16)
-        outline = spline([(x0, top + 0.02), (x0, top + 0.02), (c - half * 0.5, top + sag * 0.85), (c, top + sag),
-            (c + half * 0.5, top + sag * 0.85), (x1, top + 0.02), (x1, top + 0.02), (x1 - 0.02, base - 0.12),
-            (c + half * 0.55, base), (c, base + 0.01), (c - half * 0.55, base), (x0 + 0.02, base - 0.12)])
-    elif family == "bowling":
-        outline = spline([(x0, base - 0.03), (x0 + 0.02, base), (c, base + 0.003), (x1 - 0.02, base),
-            (x1, base - 0.03), (x1 - 0.02, top + 0.12), (c + half * 0.6, top + 0.01), (c, top - 0.005),
-            (c - half * 0.6, top + 0.01), (x0 + 0.02, top + 0.12)])
-    elif family == "backpack":
-        outline = spline([(x0, base - 0.04), (x0 + 0.04, base), (x1 - 0.04, base), (x1, base - 0.04),
-            (x1 - 0.01, top + 0.15), (c + half * 0.5, top), (c - half * 0.5, top), (x0 + 0.01, top + 0.15)])
-    elif family == "bucket":
-        outline = rounded(lines((x0 + 0.03, base), (x1 - 0.03, base), (x1 + slant, top), (x0 - slant, top)), 0.03)
+    rng: np.random.Generator
+    family: str
+    main: Material
+    accent: Material
+    sole: Material
+    metal: Material
+    kind: str  # of heel, one of HEELS
+    heel: float  # height of the heel and, below the ball, of the sole; parts of the canvas
+    platform: float
+    throat: float  # x where the opening begins
+    stretch: float  # how much higher than a pump's the upper is
+    toe_shape: str  # one of TOES
+
+    GROUND = 0.80
+    TOE = 0.07
+
+    @property
+    def back(self) -> float:
+        """x of the heel's end; a foot on a high heel is shorter."""
+        return 0.93 - 0.35 * self.heel
+
+    @property
+    def rise(self) -> float:
+        """Height of the toe box."""
+        return TOES[self.toe_shape]
+
+    def on(self, x: float, up: float = 0.0) -> tuple[float, float]:
+        """The point `up` above the insole at x, which rises in a smooth step from ball to heel."""
+        t = np.clip((x - 0.36) / (self.back - 0.08 - 0.36), 0, 1)
+        return x, self.GROUND - self.platform - (self.heel - self.platform) * t * t * (3 - 2 * t) - up * self.stretch
+
+    def insole(self, start: float, stop: float, up: float = 0.0) -> np.ndarray:
+        """The insole's line from x = start to stop, (24, 2)."""
+        return np.array([self.on(x, up) for x in np.linspace(start, stop, 24)])
+
+    def toe_box(self) -> list[tuple[float, float]]:
+        """Points of the outline from the sole over the toe."""
+        on, rise, toe = self.on, self.rise, self.TOE
+        return {
+            "pointed": [on(toe - 0.025, 0.008), on(toe - 0.025, 0.012), on(0.17, rise + 0.02)],
+            "almond": [on(toe - 0.012, 0.005), on(toe + 0.005, 0.04), on(0.17, rise + 0.012)],
+            "round": [on(toe), on(toe - 0.008, 0.045), on(0.11, rise + 0.005), on(0.19, rise + 0.025)],
+            "square": [on(toe - 0.005), on(toe - 0.005), on(toe, rise * 0.8), on(toe + 0.01, rise * 0.9),
+                       on(0.19, rise + 0.025)],
+        }[self.toe_shape]
+
+    def instep(self) -> float:
+        """Height of the upper where the opening begins."""
+        return self.rise + 0.03 + 0.10 * (self.throat - 0.2)
+
+
+def draw_sole(d: Drawing, shoe: Shoe) -> None:
+    """The sole, and the heel under it."""
+    on, back, ground, main, sole = shoe.on, shoe.back, shoe.GROUND + 0.016, shoe.main, shoe.sole
+    if shoe.kind in ("wedge", "sneaker", "flat"):
+        sneaker = shoe.kind == "sneaker"
+        lift = 0.022 if sneaker else 0.004
+        end = back + (0.012 if sneaker else -0.01)
+        outline = [*shoe.insole(shoe.TOE, back, lift), (end, ground - 0.026), (back - 0.03, ground), (0.40, ground),
+                   (0.12, ground), (shoe.TOE - 0.008, ground - 0.03 - lift / 2)]
+        cover = plain(main) if shoe.kind == "wedge" and sole.colour == COLOURS["black"] else sole
+        relief = "ribs" if shoe.kind == "wedge" and sole.colour == COLOURS["tan"] else ""
+        d.paint(d.area(rounded(np.array(outline), 0.012)), replace(cover, relief=relief, scale=0.02, angle=1.5), 16,
+                10, 14)
+        if sneaker:
+            d.line(moved(shoe.insole(0.08, back), 0, 0.012), 0.004, 0.35)
+            for x in np.arange(0.11, back - 0.02, 0.022):
+                d.line(lines((x, ground - 0.012), (x + 0.006, ground)), 0.006, 0.45)
+        return
+    bottom = shoe.insole(0.085, back - 0.10)
+    d.paint(d.area(np.concatenate([bottom, moved(bottom, 0, 0.016 + shoe.platform)[::-1]])), sole, 14, 8, 8)
+    _, top_width, width, lean = HEELS[shoe.kind]
+    right, seat = back - 0.005, on(back - 0.02)[1]
+    tip = right - lean
+    outline = [(right, seat - 0.01), (right, seat - 0.01), (right - lean * 0.6, (seat + ground) / 2), (tip, ground),
+               (tip, ground), (tip - width, ground), (tip - width, ground),
+               (right - top_width * 0.62 - lean * 0.4, seat * 0.7 + ground * 0.3),
+               on(right - top_width, -0.01), on(right - top_width, -0.01)]
+    d.paint(d.area(spline(outline)), replace(main, relief="") if shoe.rng.random() < 0.6 else sole, 8, 14, 20)
+    d.paint(d.area(rectangle(tip - width / 2, ground - 0.006, width / 2, 0.006)), plain(sole, 0.5), 12, 4, 4)
+
+
+def draw_boot(d: Drawing, shoe: Shoe) -> None:
+    """A boot with a low, middle or high shaft, closed in one of five ways."""
+    rng, on, back, accent, metal = shoe.rng, shoe.on, shoe.back, shoe.accent, shoe.metal
+    shaft = float(rng.choice([0.26, 0.33, 0.52]))
+    crown = max(0.05, on(back, shaft + 0.06)[1])
+    front, rear = 0.60 - 0.05 * (shaft > 0.4) - 0.2 * shoe.heel, back + 0.015
+    middle = (front + rear) / 2
+    mouth = [(front, crown + 0.01), (front + 0.1, crown - 0.02), (rear - 0.01, crown - 0.01),
+             (rear - 0.05, crown + 0.02)]
+    d.paint(d.area(spline(mouth)), plain(shoe.main, 0.4), 2, 4, 12)
+    draw_sole(d, shoe)
+    outline = [*shoe.toe_box(), on(0.36, shoe.rise + 0.075), (front - 0.04, on(front, 0.22)[1]),
+               (front, crown + 0.25 * shaft), (front - 0.015, crown), (front - 0.015, crown), (rear, crown - 0.008),
+               (rear, crown - 0.008), (rear - 0.032, on(back, 0.17)[1]), (rear, on(back, 0.06)[1]), on(back - 0.005),
+               on(back - 0.005)]
+    d.paint(d.area(np.concatenate([spline(outline, closed=False), shoe.insole(back - 0.01, 0.09)])), shoe.main, 10,
+            34, 75)
+    style = one(rng, "chelsea", "zip", "laces", "belts", "cuff")
+    if style == "chelsea":
+        gore = [(middle - 0.05, crown + 0.005), (middle + 0.05, crown + 0.005), (middle + 0.035, crown + 0.15),
+                (middle - 0.03, crown + 0.15)]
+        d.paint(d.area(spline(gore)), replace(plain(accent, 0.7), relief="ribs", scale=0.012), 40, 2, 6)
+    elif style == "zip":
+        zipper = lines((middle + 0.02, crown + 0.01), on(middle, 0.06))
+        d.line(zipper, 0.016, 0.5)
+        d.stitches(zipper, metal.colour, 0.006, 0.007)
+        d.stud(middle + 0.02, crown + 0.04, 0.011, metal, 44)
+    elif style == "laces":
+        for y in np.linspace(crown + 0.03, on(front, 0.23)[1], 5):
+            d.paint(d.path(lines((front - 0.012, y), (front + 0.06, y + 0.015)), 0.012), accent, 42, 4, 4)
+            d.stud(front + 0.065, y + 0.015, 0.008, metal, 42)
+    elif style == "belts":
+        for up in (0.20, 0.15):
+            belt = spline([on(front - 0.03, up), (middle, on(front, up - 0.015)[1]), (rear, on(back, up - 0.04)[1])],
+                          False)
+            d.paint(d.path(belt, 0.026), accent, 42, 5, 6)
+            draw_buckle(d, middle + 0.03, float(np.interp(middle + 0.03, *belt.T)), 0.022, 0.02, metal, 46)
     else:
-        outline = rounded(lines((x0, base), (x1, base), (x1 - slant, top), (x0 + slant, top)),
-            rng.uniform(0.01, 0.07))
-    if family in ("satchel", "tote", "crossbody", "bowling"):
-        side = np.concatenate([outline, moved(outline, depth, -depth * 0.45)])
-        hull = cv2.convexHull(side.astype(np.float32))[:, 0]
-        d.paint(d.area(hull), gusset, 2, 10, 14)
-    if family == "bucket":
-        mouth = spline([(x0 - slant, top), (c, top - 0.05), (x1 + slant, top), (c, top + 0.05)])
-        d.paint(d.area(mouth), darker(main, 0.35, print="", relief=""), 2, 3, 10)
-    body = d.area(outline)
-    d.paint(body, main, 12, 34 if family in ("hobo", "backpack", "bowling", "bucket") else 22,
-        80 if family == "hobo" else 45)
+        cuff = lines((front - 0.022, crown - 0.012), (rear + 0.01, crown - 0.016), (rear + 0.002, crown + 0.06),
+                     (front - 0.018, crown + 0.065))
+        d.paint(d.area(rounded(cuff, 0.015)), replace(accent, finish="suede"), 40, 12, 16)
+    d.stitches(spline([on(0.33, 0.015), on(0.37, 0.08), on(0.42, 0.13)], closed=False), accent.colour)
 
-    inner = (outline - [c, (top + base) / 2]) * [0.94, 0.92] + [c, (top + base) / 2]
-    if family in ("tote", "clutch", "bowling") or rng.random() < 0.3:
-        d.stitches(np.concatenate([inner, inner[:1]]), accent.colour, 0.011, 0.0035)
-    split = rng.choice(["", "bottom", "bands", "pocket", "side"])
-    if split == "bottom":
-        band = base - tall * rng.uniform(0.22, 0.4)
-        d.paint(d.area(lines((0, band), (1, band), (1, 1), (0, 1))) * body, replace(accent, colour=accent.colour),
-            16, 22, 40, 0.2)
-    elif split == "bands":
-        for side in (-1, 1):
-            d.paint(d.path(lines((c + side * half * 0.45, top), (c + side * half * 0.45, base)), 0.035) * body,
-                accent, 36, 4, 6, 0.3)
-    elif split == "pocket" and family in ("tote", "backpack", "bowling", "hobo", "bucket"):
-        px, py = half * rng.uniform(0.45, 0.7), base - tall * 0.5
-        pocket = rounded(lines((c - px, base - 0.04), (c + px, base - 0.04), (c + px, py), (c - px, py)), 0.03)
-        d.paint(d.area(pocket) * body, replace(main, angle=main.angle + 0.3), 44, 6, 12, 0.45)
-        d.stitches(np.concatenate([pocket, pocket[:1]]), accent.colour, 0.01, 0.0035)
-        d.line(lines((c - px + 0.02, py + 0.03), (c + px - 0.02, py + 0.03)), 0.01, 0.5)
-        d.stud(c + px - 0.03, py + 0.03, 0.01, metal, 56)
-    elif split == "side":
-        for side in (-1, 1):
-            wing = spline([(c + side * half, top), (c + side * half, base), (c + side * half * 0.6, base),
-                (c + side * half * 0.78, (top + base) / 2)])
-            d.paint(d.area(wing) * body, accent, 30, 8, 20, 0.3)
 
-    if family in ("satchel", "crossbody", "clutch", "backpack"):
-        drop = top + tall * rng.uniform(0.42, 0.66)
-        flap_kind = rng.choice(["straight", "round", "pointed"])
-        left, right = x0 + slant * (family != "backpack"), x1 - slant * (family != "backpack")
-        left, right = left - 0.006, right + 0.006
-        head = [(left, top + 0.015), (left + 0.02, top - 0.006), (right - 0.02, top - 0.006), (right, top + 0.015)]
-        if family == "backpack":
-            head = [(c - half * 0.85, top + 0.12), (c - half * 0.55, top - 0.006), (c + half * 0.55, top - 0.006),
-                (c + half * 0.85, top + 0.12)]
-            left, right = c - half * 0.85, c + half * 0.85
-        tail = {"straight": [(right, drop - 0.02), (right - 0.02, drop), (left + 0.02, drop), (left, drop - 0.02)],
-            "round": [(right, top + (drop - top) * 0.55), (c + half * 0.5, drop), (c, drop + 0.015),
-            (c - half * 0.5, drop), (left, top + (drop - top) * 0.55)], "pointed": [(right,
-            top + (drop - top) * 0.4), (right, top + (drop - top) * 0.4), (c, drop + 0.05), (c, drop + 0.05),
-            (left, top + (drop - top) * 0.4), (left, top + (drop - top) * 0.4)]}[flap_kind]
-        flap = spline([*head, *tail]) if flap_kind != "straight" else rounded(lines(*head, *tail), 0.02)
-        cover = accent if rng.random() < 0.35 else main
-        d.paint(d.area(flap), cover, 40, 9, 14, 0.5)
-        rim = (flap - [c, top]) * [0.955, 0.94] + [c, top + 0.004]
-        d.stitches(rim, accent.colour if cover is main else main.colour, 0.01, 0.0035)
-        draw_clasp(d, rng, c, drop - 0.02 + (0.03 if flap_kind == "pointed" else 0), metal, darker(strap, 0.9))
-    elif family == "bucket":
-        cord = top + 0.07
-        for x in np.linspace(x0 + 0.03, x1 - 0.03, 8):
-            d.stud(x, cord, 0.012, metal, 40)
-        d.paint(d.path(spline([(x0, cord), (c - 0.05, cord + 0.012), (c, cord + 0.02), (c + 0.05, cord + 0.012),
-            (x1, cord)], closed=False), 0.014), strap, 44, 5, 5)
-        for side in (-1, 1):
-            d.paint(d.path(spline([(c, cord + 0.02), (c + side * 0.03, cord + 0.10), (c + side * 0.05, cord + 0.20)],
-                closed=False), 0.013), strap, 46, 5, 5)
-            d.stud(c + side * 0.05, cord + 0.20, 0.018, metal if rng.random() < 0.5 else accent, 48)
-    elif family == "bowling":
-        seam = spline([(x0 + 0.02, top + 0.16), (c - half * 0.6, top + 0.055), (c, top + 0.04),
-            (c + half * 0.6, top + 0.055), (x1 - 0.02, top + 0.16)], closed=False)
-        d.line(seam, 0.012, 0.5)
-        d.stitches(seam, metal.colour, 0.006, 0.006)
-        d.stud(c - half * 0.6, top + 0.065, 0.012, metal, 50)
-    elif family == "hobo":
-        seam = spline([(x0 + 0.01, top + 0.05), (c, top + sag + 0.045), (x1 - 0.01, top + 0.05)], closed=False)
-        d.line(seam, 0.01, 0.45)
-        for x in (c - half * 0.3, c, c + half * 0.3):
-            d.line(spline([(x, top + sag + 0.06), (x + 0.02, base - 0.15), (x - 0.01, base - 0.05)], closed=False),
-                0.012, 0.12, 2.5)
-    if family in ("tote", "hobo", "bowling") and rng.random() < 0.7:
-        draw_clasp(d, rng, c, top + tall * (0.2 if family == "tote" else 0.45), metal, accent)
-    if family in ("tote", "satchel", "bowling"):
-        front_arch = arch(half * 0.45, max(0.07, top - rise + 0.02), top + 0.055)
-        draw_strap(d, front_arch, "leather" if kind == "chain" else kind, width, strap, metal)
-        for side in (-1, 1):
-            d.paint(d.area(rounded(lines((c + side * half * 0.45 - 0.022, top + 0.02),
-                (c + side * half * 0.45 + 0.022, top + 0.02), (c + side * half * 0.45 + 0.022, top + 0.10),
-                (c + side * half * 0.45 - 0.022, top + 0.10)), 0.012)), strap, 46, 5, 8)
-            d.stud(c + side * half * 0.45, top + 0.08, 0.010, metal, 52)
-    if family == "clutch" and rng.random() < 0.5:
-        draw_strap(d, spline([(x1 - 0.02, top + 0.06), (x1 + 0.06, top + 0.15), (x1 + 0.05, base + 0.08),
-            (x1 - 0.01, base + 0.02), (x1 - 0.01, top + 0.14)], closed=False), kind, 0.02, strap, metal)
+def draw_sandal(d: Drawing, shoe: Shoe) -> None:
+    """One to three bands over the toes, each with its darker far half."""
+    rng, on = shoe.rng, shoe.on
+    d.paint(d.area(np.concatenate([shoe.insole(0.08, shoe.back - 0.01, 0.012), shoe.insole(shoe.back - 0.01, 0.09)])),
+            plain(shoe.sole, 0.9), 4, 6, 6)
+    draw_sole(d, shoe)
+    width, height = rng.uniform(0.03, 0.075), shoe.rise + rng.uniform(0.02, 0.05)
+    for x in (0.12, 0.24, 0.34)[: int(rng.integers(1, 4))]:
+        far = spline([on(x + 0.07, height), on(x + 0.105, height * 0.6), on(x + 0.10, 0.0)], closed=False)
+        d.paint(d.path(far, width * 0.8), plain(shoe.main, 0.5), 6, 6, 10)
+        near = spline([on(x, -0.005), on(x + 0.02, height * 0.62), on(x + 0.075, height)], closed=False)
+        d.paint(d.path(near, width), shoe.main, 14, 14, 16)
+    if rng.random() < 0.4:
+        d.paint(d.path(spline([on(0.12), on(0.24, 0.10), on(0.36, 0.01)], False), 0.022), shoe.accent, 22, 8, 8)
+
+
+def draw_mule(d: Drawing, shoe: Shoe) -> None:
+    """An upper that ends at the instep, with or without toes."""
+    on, rise, throat, peak = shoe.on, shoe.rise, shoe.throat, shoe.instep()
+    d.paint(d.area(np.concatenate([shoe.insole(0.08, shoe.back - 0.01, 0.012), shoe.insole(shoe.back - 0.01, 0.09)])),
+            plain(shoe.sole, 0.9), 4, 6, 6)
+    draw_sole(d, shoe)
+    open_toe = shoe.rng.random() < 0.5
+    start = 0.17 if open_toe else 0.09
+    vamp = [on(start), on(start), on(start + 0.02, rise + 0.01)] if open_toe else shoe.toe_box()
+    inside = [on(throat - 0.01, peak), on(throat + 0.02, peak + 0.012), on(throat + 0.08, 0.06),
+              on(throat + 0.05, 0.05)]
+    d.paint(d.area(spline(inside)), plain(shoe.main, 0.4), 6, 4, 6)
+    outline = [*vamp, on(throat - 0.06, peak - 0.005), on(throat, peak + 0.01), on(throat, peak + 0.01),
+               on(throat + 0.05, 0.07), on(throat + 0.10), on(throat + 0.10)]
+    body = np.concatenate([spline(outline, closed=False), shoe.insole(throat + 0.10, start)])
+    d.paint(d.area(body), shoe.main, 12, 30, 55)
+
+
+def draw_closed_shoe(d: Drawing, shoe: Shoe) -> None:
+    """Pump, ballerina, loafer and sneaker: an upper with an opening that shows the lining."""
+    rng, on, back, throat, peak = shoe.rng, shoe.on, shoe.back, shoe.throat, shoe.instep()
+    low = shoe.family in ("pump", "ballerina")
+    counter = rng.uniform(0.13, 0.165) + (0.09 if shoe.family == "sneaker" and rng.random() < 0.35 else 0)
+    middle = (throat + back) / 2 + 0.04
+    near = [on(throat, peak), on(throat, peak), on(throat + 0.03, peak - (0.045 if low else 0.02)),
+            on(middle, counter * 0.72 - (0.02 if low else 0)), on(back - 0.035, counter - 0.004), on(back + 0.002,
+                                    counter),
+            on(back + 0.002, counter)]
+    far = [on(throat, peak), on(throat + 0.05, peak + 0.010), on(middle, counter * 0.86),
+           on(back - 0.02, counter + 0.006),
+           on(back + 0.002, counter)]
+    lining = Material(COLOURS[one(rng, "beige", "tan", "black", "grey")], "suede", seed=shoe.main.seed + 3)
+    inside = np.concatenate([spline(far, closed=False), moved(spline(near, closed=False), 0, 0.01)[::-1]])
+    d.paint(d.area(inside), plain(lining, 0.7), 2, 4, 10)
+    draw_sole(d, shoe)
+    vamp = [on(0.30, shoe.rise + 0.065)] if throat > 0.38 else []
+    outline = [*shoe.toe_box(), *vamp, *near, on(back + 0.014, 0.075), on(back - 0.006), on(back - 0.006)]
+    body = d.area(np.concatenate([spline(outline, closed=False), shoe.insole(back - 0.01, 0.09)]))
+    d.paint(body, shoe.main, 10, 34, 60)
+    d.stitches(moved(spline(near, closed=False), 0, 0.012)[16:], shoe.accent.colour, 0.008, 0.003)
+    if rng.random() < 0.4:
+        cap = np.concatenate([spline([*shoe.toe_box(), on(0.20, shoe.rise + 0.05), on(0.23, 0.05), on(0.21),
+                                on(0.21)], False),
+                              shoe.insole(0.21, 0.09)])
+        d.paint(d.area(cap) * body, shoe.sole if shoe.family == "sneaker" else shoe.accent, 14, 30, 60, 0.15)
+    if shoe.family == "sneaker":
+        draw_laces_and_mark(d, shoe, body, counter)
+    elif shoe.family == "loafer":
+        draw_apron(d, shoe)
+
+
+def draw_laces_and_mark(d: Drawing, shoe: Shoe, body: np.ndarray, counter: float) -> None:
+    """A sneaker's laces and the mark on its side."""
+    on, accent, back = shoe.on, shoe.accent, shoe.back
+    for t in np.linspace(0, 1, 6):
+        x, up = 0.30 + (shoe.throat - 0.30) * t, (shoe.rise + 0.068) * (1 - t) + shoe.instep() * t
+        d.paint(d.path(lines(on(x - 0.006, up), on(x + 0.035, up - 0.04)), 0.012), accent, 40, 5, 4)
+        d.stud(*on(x + 0.038, up - 0.043), 0.006, shoe.metal, 40)
+    x, y = on(0.58, 0.075)
+    mark = one(shoe.rng, "stripes", "swoosh", "star", "panel")
+    if mark == "stripes":
+        for step in (0, 0.035, 0.07):
+            d.paint(d.path(lines((x - 0.06 + step, y - 0.02), (x - 0.09 + step, y + 0.07)), 0.016), accent, 44, 2, 3,
+                    0.1)
+    elif mark == "swoosh":
+        outline = [(x - 0.16, y + 0.03), (x - 0.10, y + 0.055), (x + 0.16, y - 0.035), (x - 0.08, y + 0.005)]
+        d.paint(d.area(spline(outline)) * body, accent, 44, 2, 3, 0.1)
+    elif mark == "star":
+        turn = np.arange(10) * np.pi / 5 - np.pi / 2
+        reach = np.where(np.arange(10) % 2, 0.022, 0.052)
+        d.paint(d.area(np.stack([x + reach * np.cos(turn), y + 0.02 + reach * np.sin(turn)], 1)), accent, 44, 2, 3,
+                0.1)
+    else:
+        panel = [on(back - 0.14, 0.03), on(back - 0.10, counter - 0.04), on(back + 0.02, counter),
+                 on(back + 0.02, 0.03)]
+        d.paint(d.area(spline(panel)) * body, accent, 42, 4, 6, 0.2)
+
+
+def draw_apron(d: Drawing, shoe: Shoe) -> None:
+    """A loafer's seam, its strap, and a metal bar or a tassel on it."""
+    on, x, up, rise = shoe.on, shoe.throat, shoe.instep(), shoe.rise
+    seam = spline([on(0.10, rise * 0.75), on(0.20, rise * 0.8), on(0.33, rise + 0.01), on(x - 0.01, up - 0.035)],
+                  False)
+    d.line(seam, 0.008, 0.4)
+    d.stitches(moved(seam, 0, 0.008), shoe.accent.colour)
+    d.paint(d.path(spline([on(x - 0.10, 0.015), on(x - 0.075, 0.07), on(x - 0.06, up - 0.012)], False), 0.045),
+            shoe.accent, 40, 6, 10)
+    if shoe.rng.random() < 0.5:
+        d.paint(d.path(lines(on(x - 0.10, up - 0.035), on(x - 0.03, up - 0.03)), 0.014), shoe.metal, 46, 5, 4)
+        return
+    for k in range(7):
+        fringe = lines(on(x - 0.10 + 0.006 * k, up - 0.03), on(x - 0.13 + 0.014 * k, up - 0.085))
+        d.paint(d.path(fringe, 0.007), shoe.accent, 44, 3, 3)
+
+
+def draw_ankle_strap(d: Drawing, shoe: Shoe) -> None:
+    """A strap round the ankle on a stay at the heel, with or without a middle strap to the toes."""
+    rng, on, back = shoe.rng, shoe.on, shoe.back
+    x, y = back - 0.09, on(back)[1] - rng.uniform(0.17, 0.26)
+    strap, width = (shoe.accent if rng.random() < 0.5 else shoe.main), rng.uniform(0.016, 0.034)
+    near = spline([(back - 0.002, y - 0.005), (x + 0.02, y + 0.014), (x - 0.06, y + 0.002), (x - 0.065, y - 0.006)],
+                  False)
+    far = spline([(x - 0.065, y - 0.006), (x + 0.01, y - 0.022), (back - 0.002, y - 0.005)], closed=False)
+    d.paint(d.path(far, width * 0.8), plain(strap, 0.6), 4, 5, 6)
+    d.paint(d.path(spline([on(back - 0.03, 0.005), on(back + 0.006, 0.08), (back, y)], False), width * 1.6),
+            shoe.main, 20, 10, 12)
+    d.paint(d.path(near, width), strap, 30, 7, 7)
+    draw_buckle(d, x, y + 0.012, 0.016, width * 0.75, shoe.metal, 36)
+    if rng.random() < 0.35:
+        d.paint(d.path(spline([on(0.30, shoe.rise + 0.02), on(0.45, 0.16), (x - 0.05, y)], False), width * 0.9),
+                strap, 26, 6, 7)
+
+
+def draw_trim(d: Drawing, shoe: Shoe) -> None:
+    """What sits on the toes."""
+    x, y = shoe.on(shoe.throat - 0.045, shoe.instep() - 0.03)
+    trim = one(shoe.rng, "", "bow", "buckle", "studs", "pearls", "flower")
+    if trim == "bow":
+        draw_bow(d, x, y, shoe.rng.uniform(0.045, 0.07), shoe.accent)
+    elif trim == "buckle":
+        draw_buckle(d, x, y + 0.01, 0.038, 0.026, shoe.metal, 40)
+    elif trim == "flower":
+        for turn in np.arange(6) * np.pi / 3:
+            d.stud(x + 0.026 * np.cos(turn), y + 0.022 * np.sin(turn), 0.02, shoe.accent, 34)
+        d.stud(x, y, 0.014, shoe.metal, 40)
+    elif trim and shoe.family != "sandal":
+        bead = shoe.metal if trim == "studs" else Material((0.88, 0.92, 0.94), "patent")
+        for along in np.linspace(0.13, shoe.throat + 0.05, 7):
+            d.stud(*shoe.on(along, 0.022), 0.009, bead, 34)
+
+
+def draw_shoe(rng: np.random.Generator, family: str, colour: str) -> Drawing:
+    """A shoe of one of the families of SHOES from its side, toe to the left."""
+    kinds, throat, stretch = SHOES[family]
+    kind = one(rng, *kinds)
+    heel = rng.uniform(*HEELS[kind][0]) * (0.5 if family == "loafer" and kind == "block" else 1)
+    thick = {"sneaker": 0.75 * heel, "flat": 0.7 * heel, "wedge": float(rng.choice([0.02, 0.07]))}
+    platform = thick.get(kind, float(rng.choice([0.0, 0.0, 0.05])) if heel > 0.18 else 0.0)
+    toes = ("round", "almond") if family == "sneaker" else tuple(TOES)
+    shoe = Shoe(rng, family, *choose_materials(rng, colour), kind, heel, platform, rng.uniform(*throat), stretch,
+                one(rng, *toes))
+    d = Drawing()
+    {"boot": draw_boot, "sandal": draw_sandal, "mule": draw_mule}.get(family, draw_closed_shoe)(d, shoe)
+    if family == "sandal" or (family in ("pump", "ballerina") and rng.random() < 0.5):
+        draw_ankle_strap(d, shoe)
+    if family in ("pump", "ballerina", "mule", "sandal"):
+        draw_trim(d, shoe)
     return d
 
 
-SHOES = ("pump", "sandal", "ballerina", "loafer", "sneaker", "boot", "mule")
-BAGS = ("tote", "satchel", "hobo", "crossbody", "bucket", "clutch", "backpack", "bowling")
+# ---- bags
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A bag from its front, before it is drawn."""
+
+    rng: np.random.Generator
+    family: str
+    main: Material
+    accent: Material
+    metal: Material
+    strap: Material
+    strap_kind: str  # "leather", "rolled" or "chain"
+    strap_width: float
+    half: float  # half of its width, its top and its base, parts of the canvas
+    top: float
+    base: float
+    slant: float  # how much narrower the top is at each side
+
+    def at(self, across: float, down: float, right: float = 0.0, below: float = 0.0) -> tuple[float, float]:
+        """A point of the front: `across` -1..1 from side to side, `down` 0..1 from top to base, moved by the rest."""
+        return 0.5 + across * self.half + right, self.top + down * (self.base - self.top) + below
+
+    def arch(self, spread: float, peak: float, foot: float) -> np.ndarray:
+        """A handle of half width `spread` from the height `foot` up to `peak`, (n, 2)."""
+        half = [(-spread, foot), (-spread * 0.92, (foot + peak) / 2), (-spread * 0.45, peak)]
+        return spline([(0.5 + x, y) for x, y in half] + [(0.5 - x, y) for x, y in half[::-1]], closed=False)
+
+    def outline(self) -> np.ndarray:
+        """The front's outline, (n, 2)."""
+        at, rng = self.at, self.rng
+        if self.family == "hobo":
+            return spline([at(-1, 0.05), at(-1, 0.05), at(-0.5, 0.26), at(0, 0.30), at(0.5, 0.26), at(1, 0.05),
+                           at(1, 0.05),
+                           at(0.95, 0.68), at(0.55, 1), at(0, 1.02), at(-0.55, 1), at(-0.95, 0.68)])
+        if self.family == "bowling":
+            return spline([at(-1, 0.92), at(-0.94, 1), at(0, 1.01), at(0.94, 1), at(1, 0.92), at(0.94, 0.33),
+                           at(0.6, 0.03),
+                           at(0, -0.01), at(-0.6, 0.03), at(-0.94, 0.33)])
+        if self.family == "backpack":
+            return spline([at(-1, 0.93), at(-0.86, 1), at(0.86, 1), at(1, 0.93), at(0.97, 0.27), at(0.5, 0),
+                           at(-0.5, 0),
+                           at(-0.97, 0.27)])
+        if self.family == "bucket":
+            return rounded(lines(at(-0.88, 1), at(0.88, 1), at(1, 0, self.slant), at(-1, 0, -self.slant)), 0.03)
+        corners = lines(at(-1, 1), at(1, 1), at(1, 0, -self.slant), at(-1, 0, self.slant))
+        return rounded(corners, rng.uniform(0.01, 0.07))
+
+
+def draw_behind(d: Drawing, bag: Bag) -> None:
+    """Straps and handles that lie behind the front."""
+    at, top, strap = bag.at, bag.top, bag.strap
+    rise = bag.rng.uniform(0.16, 0.30)
+    if bag.family in ("crossbody", "hobo", "bucket"):
+        peak = max(0.06, top - rise - (0.10 if bag.family == "crossbody" else 0.05))
+        kind = "rolled" if bag.family == "hobo" else bag.strap_kind
+        draw_strap(d, bag.arch(bag.half * 0.83, peak, top + 0.06), kind, bag.strap_width, strap, bag.metal)
+    elif bag.family == "backpack":
+        for side in (-1, 1):
+            points = [at(side * 0.3, 0.05), at(side, 0.2, side * 0.03), at(side, 0.55, side * 0.05),
+                      at(side * 0.93, 0.9)]
+            draw_strap(d, spline(points, closed=False), "leather", 0.04, plain(strap, 0.8), bag.metal)
+        draw_strap(d, bag.arch(0.06, top - 0.06, top + 0.03), "rolled", 0.022, strap, bag.metal)
+    elif bag.family != "clutch":
+        kind = "leather" if bag.strap_kind == "chain" else bag.strap_kind
+        behind = moved(bag.arch(bag.half * 0.45, max(0.05, top - rise), top + 0.03), 0.015, -0.012)
+        draw_strap(d, behind, kind, bag.strap_width, plain(strap, 0.7), bag.metal)
+
+
+def draw_front(d: Drawing, bag: Bag) -> None:
+    """The body with its gusset, and what divides or covers the front."""
+    rng, at, main, accent = bag.rng, bag.at, bag.main, bag.accent
+    outline = bag.outline()
+    if bag.family in ("satchel", "tote", "crossbody", "bowling"):
+        depth = rng.uniform(0.03, 0.06)
+        both = np.concatenate([outline, moved(outline, depth, -depth * 0.45)])
+        d.paint(d.area(cv2.convexHull(both.astype(np.float32))[:, 0]), plain(main, 0.62), 2, 10, 14)
+    elif bag.family == "bucket":
+        mouth = [at(-1, 0, -bag.slant), at(0, 0, 0, -0.05), at(1, 0, bag.slant), at(0, 0, 0, 0.05)]
+        d.paint(d.area(spline(mouth)), plain(main, 0.35), 2, 3, 10)
+    body = d.area(outline)
+    soft_body = bag.family in ("hobo", "backpack", "bowling", "bucket")
+    d.paint(body, main, 12, 34 if soft_body else 22, 80 if bag.family == "hobo" else 45)
+    if bag.family in ("tote", "clutch", "bowling") or rng.random() < 0.3:
+        centre = at(0, 0.5)
+        seam = moved(moved(outline, -centre[0], -centre[1]) * [0.94, 0.92], *centre)
+        d.stitches(np.concatenate([seam, seam[:1]]), accent.colour, 0.011, 0.0035)
+    split = one(rng, "", "bottom", "bands", "pocket", "wings")
+    if split == "bottom":
+        band = rng.uniform(0.60, 0.78)
+        d.paint(d.area(lines(at(-2, band), at(2, band), at(2, 2), at(-2, 2))) * body, accent, 16, 22, 40, 0.2)
+    elif split == "bands":
+        for side in (-0.45, 0.45):
+            d.paint(d.path(lines(at(side, 0), at(side, 1)), 0.035) * body, accent, 36, 4, 6, 0.3)
+    elif split == "pocket":
+        width = rng.uniform(0.45, 0.7)
+        pocket = rounded(lines(at(-width, 0.9), at(width, 0.9), at(width, 0.5), at(-width, 0.5)), 0.03)
+        d.paint(d.area(pocket) * body, replace(main, angle=main.angle + 0.3), 44, 6, 12, 0.45)
+        d.stitches(np.concatenate([pocket, pocket[:1]]), accent.colour, 0.01, 0.0035)
+        d.line(lines(at(-width, 0.5, 0.02, 0.03), at(width, 0.5, -0.02, 0.03)), 0.01, 0.5)
+        d.stud(*at(width, 0.5, -0.03, 0.03), 0.01, bag.metal, 56)
+    elif split == "wings":
+        for side in (-1, 1):
+            wing = spline([at(side, 0), at(side, 1), at(side * 0.6, 1), at(side * 0.78, 0.5)])
+            d.paint(d.area(wing) * body, accent, 30, 8, 20, 0.3)
+
+
+def draw_flap(d: Drawing, bag: Bag) -> None:
+    """A straight, round or pointed flap over the front, with its clasp."""
+    rng, at, drop = bag.rng, bag.at, bag.rng.uniform(0.42, 0.66)
+    inset = bag.slant * (1 - drop / 2)
+    side, head = 1.02 - inset / bag.half, [at(-1, 0.03, bag.slant), at(-1, -0.02, bag.slant + 0.02)]
+    if bag.family == "backpack":
+        side, head = 0.85, [at(-0.85, 0.22), at(-0.5, -0.01)]
+    shape = one(rng, "straight", "round", "pointed")
+    tail = {"straight": [at(side, drop - 0.06), at(side, drop, -0.02)],
+            "round": [at(side, 0.55 * drop), at(0.5, drop)],
+            "pointed": [at(side, 0.4 * drop), at(side, 0.4 * drop)]}[shape]
+    middle = {"straight": [], "round": [at(0, drop + 0.04)], "pointed": [at(0, drop + 0.1), at(0, drop + 0.1)]}[shape]
+    right = [(1 - x, y) for x, y in head[::-1]]
+    points = [*head, *right, *tail, *middle, *[(1 - x, y) for x, y in tail[::-1]]]
+    flap = rounded(lines(*points), 0.02) if shape == "straight" else spline(points)
+    cover = bag.accent if rng.random() < 0.35 else bag.main
+    d.paint(d.area(flap), cover, 40, 9, 14, 0.5)
+    top = at(0, 0)
+    rim = moved(moved(flap, -top[0], -top[1]) * [0.955, 0.94], top[0], top[1] + 0.004)
+    d.stitches(rim, bag.accent.colour if cover is bag.main else bag.main.colour, 0.01, 0.0035)
+    draw_clasp(d, rng, *at(0, drop, 0, 0.01 if shape == "pointed" else -0.02), bag.metal, plain(bag.strap, 0.9))
+
+
+def draw_closing(d: Drawing, bag: Bag) -> None:
+    """How the bag is closed: flap, cord, zip, or open with or without a clasp."""
+    rng, at, metal = bag.rng, bag.at, bag.metal
+    if bag.family in ("satchel", "crossbody", "clutch", "backpack"):
+        draw_flap(d, bag)
+        return
+    if bag.family == "bucket":
+        cord = [at(-1, 0, 0, 0.07), at(-0.2, 0, 0, 0.082), at(0, 0, 0, 0.09), at(0.2, 0, 0, 0.082), at(1, 0, 0, 0.07)]
+        for across in np.linspace(-0.87, 0.87, 8):
+            d.stud(*at(across, 0, 0, 0.07), 0.012, metal, 40)
+        d.paint(d.path(spline(cord, closed=False), 0.014), bag.strap, 44, 5, 5)
+        for side in (-1, 1):
+            end = at(0, 0, side * 0.05, 0.27)
+            d.paint(d.path(spline([at(0, 0, 0, 0.09), at(0, 0, side * 0.03, 0.17), end], False), 0.013), bag.strap,
+                    46, 5, 5)
+            d.stud(*end, 0.018, metal if side < 0 else bag.accent, 48)
+        return
+    if bag.family == "bowling":
+        zipper = spline([at(-0.94, 0.44), at(-0.6, 0.15), at(0, 0.11), at(0.6, 0.15), at(0.94, 0.44)], closed=False)
+        d.line(zipper, 0.012, 0.5)
+        d.stitches(zipper, metal.colour, 0.006, 0.006)
+        d.stud(*at(-0.6, 0.18), 0.012, metal, 50)
+    elif bag.family == "hobo":
+        d.line(spline([at(-0.97, 0.14), at(0, 0.42), at(0.97, 0.14)], closed=False), 0.01, 0.45)
+        for x in (-0.3, 0, 0.3):
+            d.line(spline([at(x, 0.46), at(x + 0.06, 0.62), at(x - 0.03, 0.87)], closed=False), 0.012, 0.12, 2.5)
+    if rng.random() < 0.7:
+        draw_clasp(d, rng, *at(0, 0.2 if bag.family == "tote" else 0.5), metal, bag.accent)
+
+
+def draw_bag(rng: np.random.Generator, family: str, colour: str) -> Drawing:
+    """A bag of one of the families of BAGS from its front."""
+    main, accent, _, metal = choose_materials(rng, colour)
+    half, tall = (rng.uniform(*limits) for limits in BAGS[family])
+    base = 0.68 if family == "clutch" else 0.90
+    kind = str(rng.choice(["leather", "rolled", "chain"], p=[0.5, 0.3, 0.2]))
+    strap = accent if rng.random() < 0.5 else plain(main)
+    bag = Bag(rng, family, main, accent, metal, strap, kind, float(rng.choice([0.018, 0.028, 0.042])), half,
+              base - tall,
+              base, rng.uniform(-0.05, 0.06))
+    d = Drawing()
+    draw_behind(d, bag)
+    draw_front(d, bag)
+    draw_closing(d, bag)
+    if family in ("tote", "satchel", "bowling"):
+        handle = bag.arch(half * 0.45, max(0.07, bag.top - rng.uniform(0.14, 0.26)), bag.top + 0.055)
+        draw_strap(d, handle, "leather" if kind == "chain" else kind, bag.strap_width, strap, metal)
+        for side in (-0.45, 0.45):
+            d.paint(d.area(rounded(rectangle(*bag.at(side, 0, 0, 0.06), 0.022, 0.04), 0.012)), strap, 46, 5, 8)
+            d.stud(*bag.at(side, 0, 0, 0.08), 0.010, metal, 52)
+    if family == "clutch" and rng.random() < 0.5:
+        loop = [bag.at(1, 0.2, -0.02), bag.at(1, 0.5, 0.06), bag.at(1, 1, 0.05, 0.08), bag.at(1, 1, -0.01, 0.02),
+                bag.at(1, 0.5, -0.01)]
+        draw_strap(d, spline(loop, closed=False), kind, 0.02, strap, metal)
+    return d
 
 
 # fmt: on
 
+
 # Photographs: what a seller does to a product.
 
-GROUNDS = ("white", "white", "graded", "graded", "cloth", "planks", "tiles", "room", "shelf", "lights", "carpet")
 WORDS = (
     "SALE",
     "NEW",
@@ -848,8 +965,8 @@ class Seller:
 
 def draw_seller(rng: np.random.Generator) -> Seller:
     """A seller's style."""
-    ground = str(rng.choice(GROUNDS))
-    amount = 0.03 if ground == "white" else 0.075
+    ground = str(rng.choice(list(GROUNDS), p=GROUND_SHARES))
+    amount = 0.05 if ground == "white" else 0.10
     return Seller(
         seed=int(rng.integers(1 << 30)),
         ground=ground,
@@ -922,140 +1039,213 @@ def draw_clutter(canvas: np.ndarray, rng: np.random.Generator, floor: float, n: 
                        np.clip(colour * 1.2, 0, 1).tolist(), -1, cv2.LINE_AA, 4)  # fmt: skip
 
 
-def draw_ground(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
-    """What lies behind the product: BGR float32 (size, size, 3) in 0..1."""
-    y, x = np.mgrid[:size, :size].astype(np.float32) / size
-    if kind == "white":
-        return np.full((size, size, 3), 1.0, np.float32) * float(rng.choice([1.0, 1.0, 0.97, 0.94]))
-    if kind == "graded":
-        colour, horizon = tint(rng, 0.45, 0.95, 0.10), rng.uniform(0.5, 0.8)
-        step = 1 / (1 + np.exp(-(y - horizon) / rng.uniform(0.01, 0.12)))
-        glow = np.exp(-((x - rng.uniform(0.2, 0.8)) ** 2 + (y - 0.4) ** 2) / 0.35)
-        return colour * (0.78 + 0.16 * glow + rng.uniform(-0.12, 0.12) * step)[..., None].astype(np.float32)
-    if kind == "cloth":
-        folds = noise(rng, size, size / rng.uniform(3, 9))
-        weave = np.sin(x * size * 1.2) * np.sin(y * size * 1.2)
-        shade = 0.8 + 0.10 * np.gradient(soft(folds, 6), axis=1) * 40 * rng.uniform(0, 1) + 0.03 * weave
-        return (tint(rng, 0.3, 0.95) * shade[..., None]).astype(np.float32)
-    if kind == "planks":
-        turned = rng.random() < 0.5
-        u, v = (x, y) if turned else (y, x)
-        n = rng.uniform(4, 9)
-        plank = np.floor(u * n).astype(int)
-        brightness = rng.uniform(0.75, 1.1, plank.max() + 1)[plank]
-        grain = noise(rng, size, 5.0)
-        grain = cv2.resize(grain[: size // 12] if not turned else grain[:, : size // 12], (size, size))
-        gap = np.clip(np.abs(u * n - np.floor(u * n) - 0.5) - 0.47, 0, 0.03) / 0.03
-        colour = tint(rng, 0.35, 0.85, 0.05) * [0.62, 0.82, 1.0]
-        return (colour * (brightness * (1 + 0.10 * grain) * (1 - 0.6 * gap))[..., None]).astype(np.float32)
-    if kind == "tiles":
-        n, slant = rng.uniform(3, 7), rng.uniform(0, 0.5)
-        u, v = (x - 0.5) * (1 + slant * y) * n, (y + 0.3 * slant * y * y) * n
-        line_ = np.maximum(np.abs(u - np.round(u)) < 0.02, np.abs(v - np.round(v)) < 0.02)
-        chequer = (np.floor(u + 0.5) + np.floor(v + 0.5)) % 2 * rng.choice([0.0, 0.12, 0.5])
-        marble = 0.05 * noise(rng, size, size / 8) + 0.02 * noise(rng, size, 6)
-        return (
-            tint(rng, 0.5, 0.95, 0.05) * (1 - chequer + marble - 0.2 * soft(line_.astype(np.float32), 1))[..., None]
-        ).astype(np.float32)
-    if kind == "carpet":
-        pile = 0.16 * noise(rng, size, 3.0) + 0.10 * noise(rng, size, 12.0)
-        ground = tint(rng, 0.3, 0.85, 0.18) * (1 + pile)[..., None]
-        ink = printed(str(rng.choice(PRINTS)), x / 0.13, y / 0.13, rng)[..., None] * float(rng.choice([0, 0, 0.5]))
-        return (ground * (1 - ink) + tint(rng, 0.2, 0.9, 0.2) * ink).astype(np.float32)
-    if kind == "lights":
-        canvas = np.ones((size, size, 3), np.float32) * tint(rng, 0.15, 0.6, 0.15) * (0.7 + 0.6 * y[..., None])
-        for _ in range(int(rng.integers(8, 26))):
-            spot = np.zeros((size, size), np.float32)
-            cv2.circle(
-                spot, tuple(int(v) for v in rng.uniform(0, size, 2)), int(rng.uniform(0.02, 0.13) * size), 1.0, -1
-            )
-            canvas += soft(spot, 5)[..., None] * tint(rng, 0.1, 0.6, 0.4)
-        floor = 1 / (1 + np.exp(-(y - 0.72) / 0.01))[..., None]
-        return np.clip(
-            canvas * (1 - floor) + floor * tint(rng, 0.3, 0.8) * (1 - 0.4 * (y[..., None] - 0.72)), 0, 1
-        ).astype(np.float32)
-    floor = rng.uniform(0.60, 0.78) * size
-    canvas = np.ones((size, size, 3), np.float32) * tint(rng, 0.45, 0.95, 0.10)
+def ground_white(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A cut-out's white, or nearly."""
+    return np.full((*x.shape, 3), rng.choice([1.0, 1.0, 0.97, 0.94]), np.float32)
+
+
+def ground_graded(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A studio's paper roll: one colour, a glow, a soft or hard horizon."""
+    step = 1 / (1 + np.exp((rng.uniform(0.5, 0.8) - y) / rng.uniform(0.01, 0.12)))
+    glow = np.exp(-((x - rng.uniform(0.2, 0.8)) ** 2 + (y - 0.4) ** 2) / 0.35)
+    return tint(rng, 0.45, 0.95, 0.08) * (0.78 + 0.16 * glow + rng.uniform(-0.12, 0.12) * step)[..., None]
+
+
+def ground_cloth(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A woven cloth with folds."""
+    size = len(x)
+    folds = np.gradient(soft(noise(rng, size, size / rng.uniform(3, 9)), 6), axis=1)
+    weave = np.sin(x * size * 1.2) * np.sin(y * size * 1.2)
+    return tint(rng, 0.3, 0.95) * (0.8 + rng.uniform(0, 4) * folds + 0.03 * weave)[..., None]
+
+
+def ground_planks(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Wooden planks, each of its own brightness, with grain along them."""
+    size, n = len(x), rng.uniform(4, 9)
+    plank = np.floor(y * n)
+    grain = cv2.resize(noise(rng, size, 5.0)[:, : size // 12], (size, size)) + 0.6 * noise(rng, size, size / 20)
+    gap = np.clip(np.abs(y * n - plank - 0.5) - 0.47, 0, 0.03) / 0.03
+    bright = np.float32(rng.uniform(0.75, 1.1, int(n) + 1))[plank.astype(int)] * (1 + 0.07 * grain) * (1 - 0.6 * gap)
+    wood = tint(rng, 0.35, 0.85, 0.05) * np.float32([0.62, 0.82, 1.0]) * bright[..., None]
+    return wood if rng.random() < 0.5 else np.ascontiguousarray(wood.transpose(1, 0, 2))
+
+
+def ground_tiles(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Marbled tiles, of one colour or two, in perspective."""
+    size, n, slant = len(x), rng.uniform(3, 7), rng.uniform(0, 0.5)
+    u, v = (x - 0.5) * (1 + slant * y) * n, (y + 0.3 * slant * y * y) * n
+    joint = np.maximum(np.abs(u - np.round(u)) < 0.02, np.abs(v - np.round(v)) < 0.02).astype(np.float32)
+    chequer = (np.floor(u + 0.5) + np.floor(v + 0.5)) % 2 * float(rng.choice([0.0, 0.0, 0.12, 0.5]))
+    marble = 0.05 * noise(rng, size, size / 8) + 0.02 * noise(rng, size, 6)
+    return tint(rng, 0.5, 0.95, 0.05) * (1 - chequer + marble - 0.2 * soft(joint, 1))[..., None]
+
+
+def ground_carpet(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pile or grass, some with a print."""
+    size = len(x)
+    pile = 0.13 * noise(rng, size, 3.0) + 0.08 * noise(rng, size, 12.0)
+    ground = tint(rng, 0.3, 0.85, 0.14) * (1 + pile)[..., None]
+    if rng.random() < 0.65:
+        return ground
+    ink = 0.5 * printed(one(rng, *PRINTS), x / 0.13, y / 0.13, rng)[..., None]
+    return ground * (1 - ink) + tint(rng, 0.2, 0.9, 0.2) * ink
+
+
+def ground_lights(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Lamps out of focus behind a table."""
+    size = len(x)
+    canvas = np.ones((size, size, 3), np.float32) * tint(rng, 0.15, 0.6, 0.15) * (0.7 + 0.6 * y[..., None])
+    for _ in range(int(rng.integers(8, 26))):
+        spot, centre = np.zeros((size, size), np.uint8), rng.uniform(0, size, 2).astype(int).tolist()
+        cv2.circle(spot, centre, int(rng.uniform(0.02, 0.13) * size), 255, -1, cv2.LINE_AA)
+        canvas[spot > 0] += tint(rng, 0.1, 0.4, 0.25)
+    floor = 1 / (1 + np.exp((0.72 - y) / 0.01))[..., None]
+    table = tint(rng, 0.3, 0.8) * (1.29 - 0.4 * y[..., None])
+    return np.clip(soft(canvas, 0.008 * size) * (1 - floor) + table * floor, 0, 1)
+
+
+def wall(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A plain or papered wall."""
+    canvas = np.ones((*x.shape, 3), np.float32) * tint(rng, 0.45, 0.95, 0.08)
     if rng.random() < 0.5:
-        canvas *= (1 - 0.10 * printed(str(rng.choice(["stripes", "check", "dots"])), x / 0.11, y / 0.11, rng))[
-            ..., None
-        ]
-    if kind == "shelf":
-        for line_ in (0.30, rng.uniform(0.62, 0.72), 0.95):
-            draw_clutter(canvas, rng, line_ * size, int(rng.integers(3, 7)))
-            box_of(canvas, 0, line_ * size, size, 0.03 * size, tint(rng, 0.3, 0.8, 0.08))
-        return soft(canvas, rng.uniform(0.5, 4))
-    draw_clutter(canvas, rng, floor + 0.02 * size, int(rng.integers(2, 7)))
-    canvas = soft(canvas, rng.uniform(1, 6))
-    ground = draw_ground(str(rng.choice(["planks", "tiles", "carpet", "cloth"])), rng, size)
-    corners = np.float32([[0, 0], [size, 0], [size, size], [0, size]])
-    seen = np.float32([[-0.1 * size, floor], [1.1 * size, floor], [1.9 * size, 1.2 * size], [-0.9 * size, 1.2 * size]])
-    matrix = cv2.getPerspectiveTransform(corners, seen)
-    laid = cv2.warpPerspective(ground, matrix, (size, size), flags=cv2.INTER_AREA)
-    canvas[int(floor) :] = laid[int(floor) :]
+        canvas *= 1 - 0.10 * printed(one(rng, "stripes", "check", "dots"), x / 0.11, y / 0.11, rng)[..., None]
     return canvas
 
 
-def view(cover: np.ndarray, rng: np.random.Generator, seller: Seller, size: int, fill: float, shift: tuple) -> tuple:
-    """A homography (3, 3) from canvas to photograph of `size` pixels, and the yaw (radians), for one shot."""
-    yaw = rng.normal(0, 0.32)
-    pitch = rng.normal(0, 0.12)
+def ground_shelf(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Shelves full of things."""
+    size, canvas = len(x), wall(rng, x, y)
+    for board in (0.30, rng.uniform(0.62, 0.72), 0.95):
+        draw_clutter(canvas, rng, board * size, int(rng.integers(3, 7)))
+        box_of(canvas, 0, board * size, size, 0.03 * size, tint(rng, 0.3, 0.8, 0.08))
+    return soft(canvas, rng.uniform(0.5, 4))
+
+
+def ground_room(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A floor before a wall with things at it."""
+    size, canvas = len(x), wall(rng, x, y)
+    horizon = rng.uniform(0.60, 0.78) * size
+    draw_clutter(canvas, rng, horizon + 0.02 * size, int(rng.integers(2, 7)))
+    canvas = soft(canvas, rng.uniform(1, 6))
+    floor = GROUNDS[one(rng, "planks", "tiles", "carpet", "cloth")](rng, x, y)
+    square = np.float32([[0, 0], [size, 0], [size, size], [0, size]])
+    left, right, near = -0.9 * size, 1.9 * size, 1.2 * size
+    seen = np.float32([[-0.1 * size, horizon], [1.1 * size, horizon], [right, near], [left, near]])
+    laid = cv2.warpPerspective(floor, cv2.getPerspectiveTransform(square, seen), (size, size), flags=cv2.INTER_AREA)
+    canvas[int(horizon) :] = laid[int(horizon) :]
+    return canvas
+
+
+GROUNDS = {
+    "white": ground_white,
+    "graded": ground_graded,
+    "cloth": ground_cloth,
+    "planks": ground_planks,
+    "tiles": ground_tiles,
+    "carpet": ground_carpet,
+    "lights": ground_lights,
+    "shelf": ground_shelf,
+    "room": ground_room,
+}
+GROUND_SHARES = (0.2, 0.2, 0.09, 0.09, 0.08, 0.08, 0.08, 0.09, 0.09)  # of sellers, in the order of GROUNDS
+
+
+def draw_ground(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
+    """What lies behind the product: BGR float32 (size, size, 3), about 0..1."""
+    y, x = np.mgrid[:size, :size].astype(np.float32) / size
+    return GROUNDS[kind](rng, x, y).astype(np.float32, copy=False)
+
+
+def view(
+    cover: np.ndarray, rng: np.random.Generator, seller: Seller, size: int, fill: float, shift: tuple[float, float]
+) -> tuple[np.ndarray, float, float]:
+    """From where one shot is taken.
+
+    Parameters
+    ----------
+    cover : the product's coverage, ndarray of shape (CANVAS, CANVAS), 0..1
+    size : pixels per side of the photograph
+    fill : part of the photograph that the product takes, 0..1
+    shift : how far it stands from the middle, to the right and down, parts of the photograph
+
+    Returns
+    -------
+    matrix : homography of shape (3, 3) from canvas to photograph
+    yaw, pitch : how far the product is turned about the vertical and the horizontal axis, radians
+    """
+    yaw, pitch = np.clip(rng.normal(0, 0.32), -0.75, 0.75), rng.normal(0, 0.12)
     roll = rng.uniform(-0.9, 0.9) if seller.flat else rng.normal(0, 0.06)
     rows, columns = np.nonzero(cover > 0.5)
-    box = np.float32(
-        [
-            [columns.min(), rows.min()],
-            [columns.max(), rows.min()],
-            [columns.max(), rows.max()],
-            [columns.min(), rows.max()],
-        ]
-    )
-    centre = box.mean(0)
-    p = np.c_[box - centre, np.zeros(4)]
-    cy, sy, cp, sp, cr, sr = (np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll))
-    turn = (
-        np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-        @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    )
-    q = p @ turn.T
+    left, right, top, bottom = columns.min(), columns.max(), rows.min(), rows.max()
+    corners = np.array([(left, top, 0), (right, top, 0), (right, bottom, 0), (left, bottom, 0)], float)
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
+    turned_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    turned_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    turned_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    turned = (corners - corners.mean(0)) @ (turned_z @ turned_x @ turned_y).T  # (4, 3)
     distance = rng.uniform(1.6, 4.0) * CANVAS
-    seen = q[:, :2] * (distance / (distance - q[:, 2:]))
+    seen = turned[:, :2] * (distance / (distance - turned[:, 2:]))
     low, high = seen.min(0), seen.max(0)
     scale = fill * size / (high - low).max()
-    free = np.maximum(0, size * 0.97 - (high - low) * scale)
-    offset = (size - (high - low) * scale) / 2 + np.float32(shift) * size + free * rng.uniform(-0.35, 0.35, 2)
-    target = (seen - low) * scale + offset
-    return cv2.getPerspectiveTransform(box, target.astype(np.float32)), yaw, pitch
+    free = np.maximum(0, size - (high - low) * scale)
+    place = 0.5 + rng.uniform(-0.35, 0.35, 2)
+    if not seller.flat and seller.ground not in ("white", "graded"):
+        place[1] = rng.uniform(0.6, 0.9)  # it stands on the floor, which is below
+    target = (seen - low) * scale + np.clip(free * place + np.array(shift) * size, 0, free)
+    return cv2.getPerspectiveTransform(np.float32(corners[:, :2]), np.float32(target)), yaw, pitch
 
 
 def develop(
     drawing: Drawing, matrix: np.ndarray, yaw: float, pitch: float, seller: Seller, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The product under the seller's lamp: colour BGR float32 (size, size, 3) and cover (size, size)."""
-    y, x = np.mgrid[:size, :size].astype(np.float32)
+    """The product under the seller's lamp.
+
+    Its height makes it turn like a relief (what is nearer moves further) and reflect the lamp.
+
+    Returns
+    -------
+    lit : colour, ndarray of shape (size, size, 3), float32 BGR from 0, with no meaning where it is not covered
+    cover : ndarray of shape (size, size), float32, 0..1
+    """
+    lit, cover = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
+    left, top, width, height_ = cv2.boundingRect((drawing.cover > 0).astype(np.uint8))
+    corners = np.float32([[(left + i * width, top + j * height_) for i in (0, 1) for j in (0, 1)]])
+    reach = cv2.perspectiveTransform(corners, matrix)[0]
+    low = np.clip(np.floor(reach.min(0) - 0.06 * size), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(reach.max(0) + 0.06 * size), 1, size).astype(int)
+    box = np.s_[low[1] : high[1], low[0] : high[0]]
+
+    y, x = np.mgrid[box].astype(np.float32)
     inverse = np.linalg.inv(matrix)
-    w = inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2]
-    mx = ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / w).astype(np.float32)
-    my = ((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / w).astype(np.float32)
-    near = cv2.remap(cv2.GaussianBlur(drawing.height, (0, 0), 3), mx, my, cv2.INTER_LINEAR)
-    mx, my = mx + near * np.float32(np.tan(yaw)), my - near * np.float32(np.tan(pitch))
-    cover = cv2.remap(drawing.cover, mx, my, cv2.INTER_LINEAR)
-    colour = cv2.remap(drawing.colour, mx, my, cv2.INTER_LINEAR) / np.maximum(cover, 0.05)[..., None]
-    height = cv2.remap(drawing.height, mx, my, cv2.INTER_LINEAR)
-    gloss = cv2.remap(drawing.gloss, mx, my, cv2.INTER_LINEAR)
-    scale = 1 / np.sqrt(abs(np.linalg.det(inverse[:2, :2])))
-    height = soft(height, 1.2) * np.float32(min(scale, 1.5))
-    gx, gy = (cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8))
+    inverse = (inverse / inverse[2, 2]).astype(np.float32)
+    far = inverse[2, 0] * x + inverse[2, 1] * y + 1
+    u = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / far
+    v = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / far
+    near = cv2.remap(soft(drawing.height, 3), u, v, cv2.INTER_LINEAR)
+    u, v = u + near * np.float32(np.tan(yaw)), v - near * np.float32(np.tan(pitch))
+    seen, height, gloss, colour = (
+        cv2.remap(layer, u, v, cv2.INTER_LINEAR)
+        for layer in (drawing.cover, drawing.height, drawing.gloss, drawing.colour)
+    )
+    colour /= np.maximum(seen, 0.05)[..., None]
+    scale = np.float32(
+        min(1.5, abs(np.linalg.det(inverse[:2, :2])) ** -0.5)
+    )  # pixels of the photograph in one of the canvas
+    height = soft(height, 1.2) * scale
+    gx, gy = (cv2.Sobel(height, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
     length = np.sqrt(gx * gx + gy * gy + 1)
-    lamp = np.float32(seller.light) / np.linalg.norm(seller.light)
-    diffuse = np.clip((-gx * lamp[0] - gy * lamp[1] + lamp[2]) / length, 0, 1)
+    lamp = np.float32(seller.light) / np.linalg.norm(seller.light).astype(np.float32)
     half = lamp + np.float32([0, 0, 1])
     half /= np.linalg.norm(half)
-    shine = np.clip((-gx * half[0] - gy * half[1] + half[2]) / length, 0, 1) ** 30
-    window = np.clip((gx * half[0] * 0.7 - gy * 0.8 + 0.75) / length, 0, 1) ** 60
-    lit = colour * (seller.ambient + (1.25 - seller.ambient) * diffuse)[..., None]
-    return lit + (gloss * (0.45 * shine + 0.20 * window))[..., None], cover
+    diffuse = np.maximum((lamp[2] - gx * lamp[0] - gy * lamp[1]) / length, 0)
+    shine = np.maximum((half[2] - gx * half[0] - gy * half[1]) / length, 0)
+    window = np.clip((0.75 + 0.7 * half[0] * gx - 0.8 * gy) / length, 0, 1)  # a second, weaker lamp from the other side
+    for _ in range(5):  # to the power of 32; repeated squares take a tenth of the time of **
+        shine, window = shine * shine, window * window
+    lit[box] = colour * (seller.ambient + (1.25 - seller.ambient) * diffuse)[..., None]
+    lit[box] += (gloss * (0.45 * shine + 0.20 * window * window))[..., None]
+    cover[box] = seen
+    return lit, cover
 
 
 def cast_shadow(ground: np.ndarray, cover: np.ndarray, rng: np.random.Generator, seller: Seller) -> np.ndarray:
@@ -1074,7 +1264,7 @@ def cast_shadow(ground: np.ndarray, cover: np.ndarray, rng: np.random.Generator,
         shadow = 0.7 * soft(cv2.warpAffine(cover, lay, (size, size)), 0.02 * size)
         touch = np.float32([[1, 0, 0], [0, 0.06, bottom * 0.945]])
         shadow = np.maximum(shadow, soft(cv2.warpAffine(cover, touch, (size, size)), 0.008 * size))
-    return ground * (1 - strength * np.clip(shadow, 0, 1))[..., None]
+    return ground * (1 - np.float32(strength) * np.clip(shadow, 0, 1))[..., None]
 
 
 def write_text(image: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> None:
@@ -1147,33 +1337,30 @@ def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size:
     image = draw_ground(seller.ground, own, large)
     if rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
-    mirrored, pair = rng.random() < 0.35, rng.random() < 0.15
     fill = seller.fill * rng.uniform(0.88, 1.06)
     shots = [(fill, (0.0, 0.0))]
-    if pair:
+    if rng.random() < 0.15:  # a pair
         aside = rng.uniform(0.08, 0.20) * rng.choice([-1, 1])
         shots = [(fill * 0.72, (aside, -0.10)), (fill * 0.76, (-aside, 0.10))]
     cover = np.zeros((large, large), np.float32)
     for part, shift in shots:
-        matrix, yaw, pitch = view(drawing.cover, rng, seller, large, part, shift)
-        lit, seen = develop(drawing, matrix, yaw, pitch, seller, large)
+        lit, seen = develop(drawing, *view(drawing.cover, rng, seller, large, part, shift), seller, large)
         image = cast_shadow(image, seen, rng, seller)
-        image = image * (1 - seen[..., None]) + lit * seen[..., None]
+        image += (lit - image) * seen[..., None]
         cover = np.maximum(cover, seen)
-    if mirrored:
-        image, cover = np.ascontiguousarray(image[:, ::-1]), cover[:, ::-1]
-    hidden = np.zeros((large, large), np.float32)
-    image = np.clip(image, 0, 1) ** np.float32(seller.gamma)
-    image = image * np.float32(seller.cast) * np.float32(np.exp(rng.normal(0, 0.05)))
-    y, x = np.mgrid[-1 : 1 : large * 1j, -1 : 1 : large * 1j]
+    if rng.random() < 0.35:
+        image, cover = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(cover[:, ::-1])
+    image = cv2.pow(np.clip(image, 0, 1), seller.gamma) * np.float32(seller.cast) * np.float32(rng.uniform(0.9, 1.1))
     if seller.ground != "white":
-        image = image * (1 - rng.uniform(0, 0.22) * (x * x + y * y) / 2)[..., None]
-    image = soft(image.astype(np.float32), float(rng.choice([0, 0, 1.0, 2.0])))
+        off = np.linspace(-1, 1, large, dtype=np.float32) ** 2
+        image *= (1 - np.float32(rng.uniform(0, 0.11)) * (off[:, None] + off))[..., None]
+    image = soft(image, float(rng.choice([0, 0, 1.0, 2.0])))
+    hidden = np.zeros((large, large), np.float32)
     if rng.random() < seller.text:
         write_text(image, hidden, own)
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    image = image + rng.normal(0, rng.uniform(0, 0.02), image.shape)
-    shown = cv2.resize(np.ascontiguousarray(cover * (1 - hidden)), (size, size), interpolation=cv2.INTER_AREA)
+    image += rng.uniform(0, 0.02) * rng.standard_normal(image.shape, np.float32)
+    shown = cv2.resize(cover * (1 - hidden), (size, size), interpolation=cv2.INTER_AREA)
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), np.where(shown > 0.5, 255, 0).astype(np.uint8)
 
 
@@ -1198,12 +1385,12 @@ def plan_catalogue(seed: int, first_id: int, n_models: int, fewest: int, most: i
     neither kind nor colour tells a model.
     """
     rng = np.random.default_rng([seed, first_id])
-    families = rng.permutation(SHOES + BAGS)[: max(2, n_models // 2)]
+    families = rng.permutation([*SHOES, *BAGS])[: max(2, n_models // 2)]
     colours = rng.permutation(list(COLOURS))[: max(2, n_models // 3)]
     models = []
     for i in range(n_models):
         family, colour = families[(i // 2) % len(families)], rng.choice(colours)
-        if i % 4 == 1:
+        if i % 2:
             colour = models[-1].colour  # a near relative: same family, same colour
         model_seed = (seed, first_id + i)
         models.append(
