@@ -235,8 +235,10 @@ def read_npy(path: Path, stage: str, memory_map: bool = False) -> np.ndarray:
     """Read an array that `stage` writes, without pickle; raises UserError where it is missing or damaged."""
     require(path, stage)
     try:
-        values = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, OverflowError):
+        # a memory map at first: it refuses a header that promises more than the file holds
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = values if memory_map else np.array(values)
+    except Exception:  # NumPy's parser of the header may raise anything on damaged bytes
         values = None
     if not isinstance(values, np.ndarray):
         raise UserError(f"{shown(path)} is damaged or no .npy array: run {stage} again")
