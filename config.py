@@ -19,7 +19,7 @@ LABEL_FROM = "name"  # "name": by LABEL_PATTERN; "folder": the parent folder's n
 LABEL_PATTERN = r"^([^_]+)_[^_]+_[^_]+$"  # regular expression on the file name without suffix; group 1 is the label
 
 # ---- make_sample_images --------------------------------------------------------------------------
-SAMPLE_NAME = "sample"  # data sets drawn: raw_img/<SAMPLE_NAME> (new models) and raw_img/<SAMPLE_NAME>_train (known ones)
+SAMPLE_NAME = "sample"  # data sets drawn: raw_img/<SAMPLE_NAME> (new models), raw_img/<SAMPLE_NAME>_train (known)
 SAMPLE_SEED = 0  # integer from 0; another seed draws another catalogue
 SAMPLE_TRAIN_MODELS = 24  # known models; 0 = that data set is not drawn
 SAMPLE_MODELS = 12  # new models; 0 = that data set is not drawn
@@ -33,10 +33,39 @@ BACKGROUND_MIN_TRUST = 0.3  # 0..1; an image whose mask is trusted less keeps it
 SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
 
 # ---- make_training_image_folders -----------------------------------------------------------------
+MIN_IMAGES_PER_CLASS = 2  # a model with fewer images is left out of the training
+
+# ---- 02.feature_network_fine_tuning, 03.feature_extraction: the network ---------------------------
+PRETRAINED_WEIGHTS = "auto"  # "auto" ImageNet's, where they can't be had random; "imagenet"; or the path of a .h5 file
+INPUT_RANGE = "auto"  # values the network takes for black and white: "-1..1" (ImageNet), "0..1"; "auto" asks the weights
+IMAGE_SIZE = 128  # pixels per side of the network's input, 75 to 1024; time and memory grow with its square
+CROP_TO_PRODUCT = True  # cut away white ground around the product, so that its size in the photograph does not matter
+FEATURE_LAYER = "auto"  # "mixed0" (early) to "mixed10" (last); "auto": the best one on the labelled images
+POOLING = "auto"  # of the layer's maps: "average", "max", "gem" (generalised mean); "auto": the best on labelled images
+COMPUTE_DTYPE = "auto"  # "float32", "bfloat16"; "auto": bfloat16 where the processor is fast at it
 
 # ---- 02.feature_network_fine_tuning --------------------------------------------------------------
+HEAD = "cosine"  # classifier trained on top: "cosine" (normalised features and weights), "softmax" (plain)
+TEMPERATURE = 0.05  # of the cosine head, above 0 to 1; smaller = sharper
+LABEL_SMOOTHING = 0.1  # 0 to 0.5: share of the target spread over the other models
+AUGMENTATION = 1.0  # strength of the changes made to training images, 0 (none) to 2; 1 = like sellers' edits
+RANDOM_GROUND = 0.2  # 0..1: share of training images set on a random ground, where stage 01 wrote masks (SAVE_MASKS)
+HEAD_EPOCHS = 1  # epochs that train the head alone
+EPOCHS = 20  # epochs after that, with the layers from TRAIN_FROM_LAYER on
+TRAIN_FROM_LAYER = "all"  # "all", or the last block that stays as it is: "mixed0" to "mixed9"
+LEARNING_RATE = 0.0003  # highest learning rate; reached after WARMUP_EPOCHS, then falls to 0 by a cosine
+WARMUP_EPOCHS = 1  # epochs over which the learning rate rises from 0
+WEIGHT_DECAY = 0.0001  # of AdamW
+TRAIN_BATCH_SIZE = 32  # images per step, 2 to 1024
+HELD_OUT_FRACTION = 0.25  # share of the models that are not trained on but judge each epoch, 0.05 to 0.5
+PATIENCE = 6  # epochs without a better score on the held-out models after which training ends
 
 # ---- 03.feature_extraction -----------------------------------------------------------------------
+FEATURE_NETWORK = "fine-tuned"  # "fine-tuned" by stage 02; "pretrained" the initial weights (no labelled images needed)
+MIRROR_AVERAGE = True  # mean of the features of an image and of its mirror image; doubles the time
+L2_NORMALIZE = True  # features of length 1
+EXTRACTION_BATCH_SIZE = 64  # images per step, 1 to 4096
+SAVE_TSV = False  # True: features.tsv, features_metadata.tsv and features_sprite.png for the TensorFlow projector
 
 # ---- 04.clustering_som ---------------------------------------------------------------------------
 SOM_IMAGES_PER_UNIT = 3.0  # images for each unit of the map, 1 to 100; the map grows with the data set
@@ -64,3 +93,7 @@ SPREADSHEET_BOM = True  # byte order mark in clusters_spreadsheet.csv: Excel nee
 PROJECTOR = True  # write result/D/projector/ for the TensorFlow projector
 
 # ---- original_src: the baseline ------------------------------------------------------------------
+NUM_IMGS_PER_MODEL = 70  # images that a model is taken to have: K = number of images / NUM_IMGS_PER_MODEL
+BASELINE_WEIGHTS = "auto"  # "auto" ImageNet's, where they can't be had random; "imagenet"; "random"; path of a .h5 file
+BASELINE_IMAGE_SIZE = 224  # pixels per side of MobileNetV2's input, 32 to 1024
+BASELINE_MOVE_DUPLICATES = False  # True: remove_dup_img.py moves repeated images to data/<DATASET>/baseline/duplicates/

@@ -123,8 +123,36 @@ VALID: dict[str, Checker] = {
     "BACKGROUND_MIN_TRUST": number(0, 1),
     "SAVE_MASKS": is_true_or_false,
     # make_training_image_folders
+    "MIN_IMAGES_PER_CLASS": whole_number(1),
+    # 02.feature_network_fine_tuning, 03.feature_extraction: the network
+    "PRETRAINED_WEIGHTS": is_text,
+    "INPUT_RANGE": one_of("auto", "-1..1", "0..1"),
+    "IMAGE_SIZE": whole_number(75, 1024),
+    "CROP_TO_PRODUCT": is_true_or_false,
+    "FEATURE_LAYER": one_of("auto", *(f"mixed{i}" for i in range(11))),
+    "POOLING": one_of("auto", "average", "max", "gem"),
+    "COMPUTE_DTYPE": one_of("auto", "float32", "bfloat16"),
     # 02.feature_network_fine_tuning
+    "HEAD": one_of("cosine", "softmax"),
+    "TEMPERATURE": number(0, 1, above=True),
+    "LABEL_SMOOTHING": number(0, 0.5),
+    "AUGMENTATION": number(0, 2),
+    "RANDOM_GROUND": number(0, 1),
+    "HEAD_EPOCHS": whole_number(0, 1000),
+    "EPOCHS": whole_number(0, 10_000),
+    "TRAIN_FROM_LAYER": one_of("all", *(f"mixed{i}" for i in range(10))),
+    "LEARNING_RATE": number(0, 1, above=True),
+    "WARMUP_EPOCHS": whole_number(0, 1000),
+    "WEIGHT_DECAY": number(0, 1),
+    "TRAIN_BATCH_SIZE": whole_number(2, 1024),
+    "HELD_OUT_FRACTION": number(0.05, 0.5),
+    "PATIENCE": whole_number(1),
     # 03.feature_extraction
+    "FEATURE_NETWORK": one_of("fine-tuned", "pretrained"),
+    "MIRROR_AVERAGE": is_true_or_false,
+    "L2_NORMALIZE": is_true_or_false,
+    "EXTRACTION_BATCH_SIZE": whole_number(1, 4096),
+    "SAVE_TSV": is_true_or_false,
     # 04.clustering_som
     "SOM_IMAGES_PER_UNIT": number(1, 100),
     "SOM_MAX_UNITS": whole_number(4, 40000),
@@ -148,6 +176,10 @@ VALID: dict[str, Checker] = {
     "SPREADSHEET_BOM": is_true_or_false,
     "PROJECTOR": is_true_or_false,
     # original_src
+    "NUM_IMGS_PER_MODEL": whole_number(1),
+    "BASELINE_WEIGHTS": is_text,
+    "BASELINE_IMAGE_SIZE": whole_number(32, 1024),
+    "BASELINE_MOVE_DUPLICATES": is_true_or_false,
 }
 
 

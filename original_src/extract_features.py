@@ -1,0 +1,166 @@
+"""Baseline, step 2: features of the photographs as they came, by MobileNetV2.
+
+    python original_src/extract_features.py
+    python original_src/extract_features.py --DATASET=bags --BASELINE_WEIGHTS=random
+
+The network is not fine-tuned, and the background is not removed. BASELINE_WEIGHTS = "auto" takes ImageNet's weights
+from Keras's cache or its download; where neither can be had within 15 seconds, random weights with a warning.
+
+Reads:  raw_img/D/
+Writes: data/D/baseline/features.npy, data/D/baseline/img_paths.txt, data/D/baseline/features_skipped.csv,
+        data/D/baseline/features.json
+Config: DATASET, BASELINE_WEIGHTS, BASELINE_IMAGE_SIZE, RANDOM_SEED, N_JOBS, REDO
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import config
+from pipeline import files, images, network, settings
+
+if TYPE_CHECKING:
+    import keras
+
+STAGE = "original_src/extract_features.py"
+WEIGHTS_NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+WEIGHTS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{WEIGHTS_NAME}"
+BATCH_SIZE = 64
+
+
+def cached_weights() -> Path:
+    """Where Keras keeps ImageNet's MobileNetV2 without top."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / WEIGHTS_NAME
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Whether a server answers for `url` within `seconds`; looking up its name, which can hang, included."""
+    answer = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+                answer.append(True)
+        except (OSError, ValueError):
+            return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answer)
+
+
+def weights_known() -> str:
+    """What the weights are, as far as it can be told without TensorFlow and network: for the record."""
+    chosen = config.BASELINE_WEIGHTS
+    if chosen in ("auto", "imagenet"):
+        return "imagenet" if chosen == "imagenet" or cached_weights().is_file() else "random"
+    return chosen if chosen == "random" else files.fingerprint_file(Path(chosen))
+
+
+def load_network() -> tuple["keras.Model", str]:
+    """MobileNetV2 without top, averaged over the image: (n, size, size, 3) -> (n, 1280), and what its weights are.
+
+    Raises UserError where the weights that BASELINE_WEIGHTS demands can't be had.
+    """
+    network.tensorflow()
+    import keras
+
+    keras.utils.set_random_seed(config.RANDOM_SEED)
+    shape = (config.BASELINE_IMAGE_SIZE, config.BASELINE_IMAGE_SIZE, 3)
+    model = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None, pooling="avg")
+    chosen = config.BASELINE_WEIGHTS
+    if chosen in ("auto", "imagenet"):
+        if cached_weights().is_file() or answers(WEIGHTS_URL, network.NO_ANSWER_SECONDS):
+            timeout = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(network.NO_ANSWER_SECONDS)
+            try:
+                model.load_weights(keras.utils.get_file(WEIGHTS_NAME, WEIGHTS_URL, cache_subdir="models"))
+                return model, "imagenet"
+            except Exception as error:  # keras wraps what goes wrong in a plain Exception
+                print(f"ImageNet's weights could not be loaded: {error}", file=sys.stderr)
+            finally:
+                socket.setdefaulttimeout(timeout)
+        if chosen == "imagenet":
+            raise settings.UserError(
+                "ImageNet's weights for MobileNetV2 can't be had: connect to the network, put them at "
+                f"{cached_weights()}, or set BASELINE_WEIGHTS"
+            )
+        print("warning: ImageNet's weights could not be had: the baseline's weights are random", file=sys.stderr)
+    elif chosen != "random":
+        path = Path(chosen)
+        if not path.is_file():
+            raise settings.UserError(f"BASELINE_WEIGHTS: {chosen} not found: give the path of a .h5 file")
+        network.check_weights_file(path)
+        try:
+            model.load_weights(path)
+        except ValueError:
+            raise settings.UserError(f"{chosen} does not fit MobileNetV2 without top") from None
+        return model, chosen
+    return model, "random"
+
+
+def network_input(path: Path, size: int) -> np.ndarray:
+    """An image stretched to a square, float32 RGB (size, size, 3) in -1..1; raises ImageError."""
+    image_bgr = cv2.resize(images.read_bgr(path), (size, size), interpolation=cv2.INTER_AREA)
+    return image_bgr[..., ::-1].astype(np.float32) / 127.5 - 1
+
+
+def features_of(folder: Path, names: list[str], model: "keras.Model") -> tuple[np.ndarray, list[str], dict[str, str]]:
+    """Features of the named images.
+
+    Returns
+    -------
+    features : ndarray of shape (n_read, 1280), float32
+    read : names of the n_read images that could be read, in order
+    skipped : name -> reason of the others
+    """
+    features, read, skipped = [np.empty((0, model.output_shape[1]), np.float32)], [], {}
+    for start in tqdm(range(0, len(names), BATCH_SIZE), unit="batch", disable=None):
+        inputs = []
+        for name in names[start : start + BATCH_SIZE]:
+            try:
+                inputs.append(network_input(folder / name, config.BASELINE_IMAGE_SIZE))
+                read.append(name)
+            except images.ImageError as error:
+                skipped[name] = str(error)
+        if inputs:
+            features.append(model.predict_on_batch(np.stack(inputs)))
+    return np.concatenate(features), read, skipped
+
+
+def main() -> None:
+    """Compute the features unless images, weights and settings are those of the last run."""
+    begin = time.perf_counter()
+    raw_img_dir, folder = files.raw_img_dir(config.DATASET), files.data_dir(config.DATASET) / "baseline"
+    names = files.images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
+    outputs = [folder / name for name in ("features.npy", "img_paths.txt", "features_skipped.csv")]
+    inputs = {files.shown(raw_img_dir): files.fingerprint_folder(raw_img_dir, names), "weights": weights_known()}
+    origin = files.made_from(__file__, inputs, ["BASELINE_WEIGHTS", "BASELINE_IMAGE_SIZE", "RANDOM_SEED"])
+    record_path = folder / "features.json"
+    if files.up_to_date(record_path, origin):
+        files.unchanged(outputs[:2])
+        return
+    model, initial_weights = load_network()
+    features, read, skipped = features_of(raw_img_dir, names, model)
+    if not read:
+        raise settings.UserError(f"no image of {files.shown(raw_img_dir)}/ can be read ({skipped[names[0]]})")
+    files.write_npy(outputs[0], features)
+    files.write_lines(outputs[1], read)
+    files.write_csv(outputs[2], ["image", "stage", "reason"], [(name, STAGE, why) for name, why in skipped.items()])
+    files.write_record(record_path, origin, outputs, initial_weights=initial_weights, n_features=features.shape[1])
+    files.summary(len(names), len(read), len(skipped), outputs[:2], time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    settings.run(main, __doc__)
