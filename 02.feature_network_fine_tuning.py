@@ -1,0 +1,669 @@
+"""Fine-tune InceptionV3 on known models, so that photographs of models never seen lie together by model.
+
+    python 02.feature_network_fine_tuning.py
+    python 02.feature_network_fine_tuning.py --TRAIN_DATASET=bags --IMAGE_SIZE=160 --EPOCHS=30
+
+A classifier of the known models is trained on top of the network: first the head alone, then the layers from
+TRAIN_FROM_LAYER on, batch normalisation frozen. The features that clustering needs are those below the head. Some
+models are held out: they are never trained on, and each epoch is judged by how well K-means, told their number, finds
+them (ARI) and by how often an image's nearest neighbour shows its own model (recall at 1). The best epoch is kept;
+where none beats the starting network, that one is kept. A training that was killed goes on from its last epoch.
+
+References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
+normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016
+(doi:10.1109/CVPR.2016.308).
+
+Reads:  training_images/T/<class>/, data/T/training_images.json, mask/T/
+Writes: model/T/feature_network.h5, model/T/history.csv, model/T/classes.txt, model/T/feature_network.json
+Config: TRAIN_DATASET, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING,
+        COMPUTE_DTYPE, HEAD, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS,
+        TRAIN_FROM_LAYER, LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, HELD_OUT_FRACTION, PATIENCE,
+        RANDOM_SEED
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import config
+from pipeline import files, images, network, settings
+
+if TYPE_CHECKING:
+    import keras
+
+SETTINGS = [
+    "PRETRAINED_WEIGHTS",
+    "INPUT_RANGE",
+    "IMAGE_SIZE",
+    "CROP_TO_PRODUCT",
+    "FEATURE_LAYER",
+    "POOLING",
+    "COMPUTE_DTYPE",
+    "HEAD",
+    "TEMPERATURE",
+    "LABEL_SMOOTHING",
+    "AUGMENTATION",
+    "RANDOM_GROUND",
+    "HEAD_EPOCHS",
+    "EPOCHS",
+    "TRAIN_FROM_LAYER",
+    "LEARNING_RATE",
+    "WARMUP_EPOCHS",
+    "WEIGHT_DECAY",
+    "TRAIN_BATCH_SIZE",
+    "HELD_OUT_FRACTION",
+    "PATIENCE",
+    "RANDOM_SEED",
+]
+HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", "ari", "recall_at_1", "seconds"]
+MIN_CLASSES = 4  # two to tell apart in training and two to judge by
+HEAD_RATE = 10.0  # learning rate of the head, which starts from nothing, relative to the network's
+GRADIENT_NORM = 5.0  # longer gradients are shortened to this
+JUDGED_IMAGES = 2000  # held-out images at most, so that judging an epoch stays short beside training it
+JUDGED_PER_MODEL = 40
+CHOICE_IMAGES = 1000  # labelled images by which layer and pooling are chosen
+CHOICE_PER_MODEL = 20
+CACHE_BYTES = 1_000_000_000  # decoded training images kept in memory; the others are decoded each time
+
+
+# ---- models held out -----------------------------------------------------------------------------
+
+
+def split_models(class_of: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the models that are held out.
+
+    Parameters
+    ----------
+    class_of : int ndarray of shape (n_images,), the class of each image, from 0
+    fraction : share of the classes to hold out, above 0 and below 1
+
+    Returns
+    -------
+    int ndarray of the held-out classes, ascending; at least two, each with at least two images, and at least two
+    classes are left to train on. Raises UserError where that is impossible.
+    """
+    counts = np.bincount(class_of)
+    n_classes, candidates = len(counts), np.flatnonzero(counts >= 2)
+    if n_classes < MIN_CLASSES or len(candidates) < 2:
+        raise settings.UserError(
+            f"{files.shown(files.training_images_dir(config.TRAIN_DATASET))}/ has {n_classes} models, "
+            f"{len(candidates)} with two images or more; fine-tuning needs {MIN_CLASSES} (two of them with two): "
+            'add photographs of more models, or set FEATURE_NETWORK = "pretrained" and leave this stage out'
+        )
+    wanted = min(max(2, round(fraction * n_classes)), n_classes - 2, len(candidates))
+    return np.sort(np.random.default_rng([seed, 1]).permutation(candidates)[:wanted])
+
+
+def subset(class_of: np.ndarray, chosen: np.ndarray, per_class: int, at_most: int, seed: int) -> np.ndarray:
+    """Indices of images of the `chosen` classes, at most `per_class` of each and `at_most` in all, ascending."""
+    rng = np.random.default_rng([seed, 2])
+    found: list[int] = []
+    for label in rng.permutation(chosen):
+        members = rng.permutation(np.flatnonzero(class_of == label))[:per_class]
+        if len(found) + len(members) <= at_most or not found:
+            found += members.tolist()
+    return np.sort(np.array(found))
+
+
+def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How well features tell models apart.
+
+    Parameters
+    ----------
+    features : float32 ndarray of shape (n_images, n_features)
+    labels : int ndarray of shape (n_images,), at least two different
+
+    Returns
+    -------
+    "ari" : mean Adjusted Rand Index of three K-means told the number of models, -0.5 to 1
+    "recall_at_1" : share of images whose nearest neighbour (cosine) shows the same model, 0 to 1; images alone in their
+        model are not asked
+    "score" : the mean of the two
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    features = network.normalised(features)
+    near = features @ features.T
+    np.fill_diagonal(near, -np.inf)
+    asked = np.bincount(labels)[labels] > 1
+    recall = float((labels[near.argmax(axis=1)] == labels)[asked].mean()) if asked.any() else 0.0
+    n_models = len(np.unique(labels))
+    found = [KMeans(n_models, n_init=3, random_state=seed).fit_predict(features) for seed in range(3)]
+    ari = float(np.mean([adjusted_rand_score(labels, predicted) for predicted in found]))
+    return {"ari": ari, "recall_at_1": recall, "score": (ari + recall) / 2}
+
+
+def map_at_r(features: np.ndarray, labels: np.ndarray) -> float:
+    """Mean average precision at R, 0 to 1: like recall at 1, but over all R other images of an image's model.
+
+    features : float32 ndarray of shape (n_images, n_features); labels : int ndarray of shape (n_images,)
+    Musgrave et al. 2020, "A metric learning reality check" (doi:10.1007/978-3-030-58595-2_41).
+
+    >>> float(map_at_r(np.float32([[1, 0], [1, 0.1], [0, 1], [0.1, 1]]), np.array([0, 0, 1, 1])))
+    1.0
+    """
+    features = network.normalised(features)
+    near = features @ features.T
+    np.fill_diagonal(near, -np.inf)
+    same = labels[np.argsort(-near, axis=1, kind="stable")] == labels[:, None]  # (n, n), nearest first
+    precision = np.cumsum(same, axis=1) / np.arange(1, len(labels) + 1)
+    r = np.bincount(labels)[labels] - 1  # (n,)
+    within = np.arange(len(labels)) < r[:, None]
+    return float(((precision * same * within).sum(axis=1)[r > 0] / r[r > 0]).mean()) if (r > 0).any() else 0.0
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+def augmented(image_rgb: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """A training image changed as sellers change theirs.
+
+    Turned, scaled, shifted, seen from aside, mirrored, relit, with a colour cast, blurred, covered by bars of shop
+    text, compressed; with a mask, set on a random ground.
+
+    Parameters
+    ----------
+    image_rgb : uint8 ndarray of shape (size, size, 3), product on white
+    mask : uint8 ndarray of shape (size, size), 255 on the product; or None to leave the ground white
+    strength : 0 changes nothing but the mirror and the ground
+    """
+    size = image_rgb.shape[0]
+    if strength > 0:
+        corners = np.float32([[0, 0], [size, 0], [size, size], [0, size]]) - size / 2
+        angle, scale = np.deg2rad(rng.normal(0, 12) * strength), np.exp(rng.normal(-0.05, 0.12) * strength)
+        turn = scale * np.float32([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        moved = corners @ turn.T + size / 2
+        moved += rng.normal(0, 0.03 * size * strength, (4, 2)) + rng.normal(0, 0.03 * size * strength, 2)
+        warp = cv2.getPerspectiveTransform(corners + np.float32(size / 2), moved.astype(np.float32))
+        image_rgb = cv2.warpPerspective(image_rgb, warp, (size, size), borderValue=(255, 255, 255))
+        mask = None if mask is None else cv2.warpPerspective(mask, warp, (size, size), flags=cv2.INTER_NEAREST)
+    if rng.random() < 0.5:
+        image_rgb, mask = image_rgb[:, ::-1], None if mask is None else mask[:, ::-1]
+    picture = image_rgb.astype(np.float32)
+    if strength > 0:
+        cast = np.exp(rng.normal(0, 0.12 * strength) + rng.normal(0, 0.05 * strength, 3))  # per channel
+        contrast = np.exp(rng.normal(0, 0.1 * strength))
+        white = picture.min(axis=2, keepdims=True) >= 250  # stage 01 leaves the ground exactly white
+        lit = np.clip((picture * cast - 128) * contrast + 128, 0, 255)
+        picture = np.where(white, picture, lit).astype(np.float32)
+    if mask is not None:
+        picture = np.where(mask[..., None] > 127, picture, random_ground(size, rng))
+    if strength > 0:
+        picture = np.ascontiguousarray(picture)
+        if rng.random() < 0.25 * strength:
+            picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2))
+        if rng.random() < 0.2 * strength:
+            draw_text_bar(picture, rng)
+        if rng.random() < 0.25 * strength:
+            quality = int(rng.integers(35, 90))
+            picture_bgr = np.clip(picture[..., ::-1], 0, 255).astype(np.uint8)
+            coded = cv2.imencode(".jpg", picture_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+            picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8))
+
+
+def random_ground(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A ground of blurred noise between two colours: float32 (size, size, 3), 0 to 255."""
+    cells = int(rng.integers(1, 24))
+    noise = rng.random((cells + 1, cells + 1, 1 if rng.random() < 0.5 else 3)).astype(np.float32)
+    weight = cv2.resize(noise, (size, size), interpolation=cv2.INTER_LINEAR).reshape(size, size, -1)
+    one, other = rng.uniform(0, 255, (2, 3))
+    return (one + (other - one) * weight).astype(np.float32)
+
+
+def draw_text_bar(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw a bar with strokes like small print at the top or the bottom, in place: float32 (size, size, 3)."""
+    size = picture.shape[0]
+    height = int(size * rng.uniform(0.04, 0.12))
+    top = (
+        int(rng.integers(0, max(1, size // 8)))
+        if rng.random() < 0.5
+        else size - height - int(rng.integers(0, size // 8))
+    )
+    left, right = np.sort(rng.integers(0, size, 2))
+    bar, ink = rng.uniform(0, 255, (2, 3))
+    if rng.random() < 0.5:
+        picture[top : top + height, left:right] = bar
+    x = int(left)
+    while x < right:
+        width = int(rng.integers(1, max(2, height // 2 + 1)))
+        picture[top + height // 4 : top + 3 * height // 4, x : x + width] = ink
+        x += width + int(rng.integers(1, 4))
+
+
+class TrainingImages:
+    """Decoded training images, each decoded once where they fit into CACHE_BYTES.
+
+    paths : the image files
+    mask_paths : for each its mask by stage 01, or None
+    """
+
+    def __init__(self, paths: list[Path], mask_paths: list[Path | None]):
+        self.paths, self.mask_paths = paths, mask_paths
+        self.cache: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.n_cached = CACHE_BYTES // (4 * config.IMAGE_SIZE**2)
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image i as the network takes it, uint8 RGB (size, size, 3), and its mask, uint8 (size, size), or None."""
+        if i in self.cache:
+            return self.cache[i]
+        try:
+            image_bgr = images.read_bgr(self.paths[i])
+        except images.ImageError as error:
+            raise settings.UserError(
+                f"{files.shown(self.paths[i])}: {error}: run make_training_image_folders.py again"
+            ) from None
+        size, crop = config.IMAGE_SIZE, config.CROP_TO_PRODUCT
+        image_rgb, mask = network.square_image(image_bgr, size, crop), None
+        if self.mask_paths[i] is not None:
+            mask_bgr = images.read_bgr(self.mask_paths[i])
+            if mask_bgr.shape == image_bgr.shape:
+                mask = network.square_mask(mask_bgr[..., 0], image_bgr, size, crop)
+        if i < self.n_cached:
+            self.cache[i] = image_rgb, mask
+        return image_rgb, mask
+
+    def augmented(self, i: int, epoch: int, position: int) -> np.ndarray:
+        """Image i changed by chance, the same for the same seed, epoch and position in the epoch."""
+        rng = np.random.default_rng([config.RANDOM_SEED, 3, epoch, position])
+        image_rgb, mask = self.read(i)
+        with_ground = rng.random() < config.RANDOM_GROUND
+        return augmented(image_rgb, mask if with_ground else None, rng, config.AUGMENTATION)
+
+
+def epoch_order(class_of: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    """Which images an epoch shows, in order: as many as there are, each class equally often (give or take one).
+
+    Parameters
+    ----------
+    class_of : int ndarray of shape (n_images,)
+
+    Returns
+    -------
+    int ndarray of shape (n_images,), indices into `class_of`; within a class all images come before one comes twice
+    """
+    rng = np.random.default_rng([seed, 4, epoch])
+    classes = rng.permutation(np.unique(class_of))
+    share, extra = divmod(len(class_of), len(classes))
+    chosen = []
+    for k, label in enumerate(classes):
+        members, wanted = np.flatnonzero(class_of == label), share + (k < extra)
+        rounds = [rng.permutation(members) for _ in range(math.ceil(wanted / len(members)))]
+        chosen += np.concatenate(rounds)[:wanted].tolist() if rounds else []
+    return rng.permutation(np.array(chosen))
+
+
+def training_batches(source: TrainingImages, indices: np.ndarray, labels: np.ndarray, epoch: int) -> Iterator[tuple]:
+    """Batches of an epoch: uint8 RGB (n, size, size, 3), int32 labels (n,). Made in threads while training goes on.
+
+    indices, labels : int ndarrays of shape (n_images,), the images in the order shown and their classes
+    """
+    tf = network.tensorflow()
+    size = config.IMAGE_SIZE
+
+    def load(position: np.ndarray) -> np.ndarray:
+        return source.augmented(int(indices[position]), epoch, int(position))
+
+    def tensors(position):
+        image_rgb = tf.numpy_function(load, [position], tf.uint8)
+        return tf.ensure_shape(image_rgb, (size, size, 3)), tf.gather(labels.astype(np.int32), position)
+
+    dataset = tf.data.Dataset.range(len(indices)).map(tensors, num_parallel_calls=settings.n_jobs(), deterministic=True)
+    yield from dataset.batch(config.TRAIN_BATCH_SIZE).prefetch(4)
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+def features_of(source: TrainingImages, indices: np.ndarray, compute) -> np.ndarray:
+    """Features of unchanged images, float32 (len(indices), n_features)."""
+    found = []
+    for begin in range(0, len(indices), 64):
+        batch = np.stack([source.read(int(i))[0] for i in indices[begin : begin + 64]])
+        found.append(np.asarray(compute(batch)))
+    return np.concatenate(found)
+
+
+def choose_layer(
+    trunk: "keras.Model", source: TrainingImages, indices: np.ndarray, labels: np.ndarray
+) -> tuple[str, str]:
+    """Layer and pooling whose features of the starting network tell the labelled models apart best.
+
+    Only those left open by FEATURE_LAYER = "auto" and POOLING = "auto" are compared.
+    """
+    tf = network.tensorflow()
+    layers = list(network.LAYERS) if config.FEATURE_LAYER == "auto" else [config.FEATURE_LAYER]
+    poolings = ["average", "max", "gem"] if config.POOLING == "auto" else [config.POOLING]
+    if len(layers) == len(poolings) == 1:
+        return layers[0], poolings[0]
+    low, high = network.input_range(trunk)
+    maps = network.cut(trunk, layers)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def compute(images_rgb):
+        outputs = maps(network.scaled(images_rgb, low, high), training=False)
+        outputs = outputs if len(layers) > 1 else [outputs]
+        return tf.concat([network.pooled(output, pooling) for output in outputs for pooling in poolings], axis=1)
+
+    every = features_of(source, indices, compute)
+    candidates = [(layer, pooling) for layer in layers for pooling in poolings]
+    ends = np.cumsum([network.n_features(trunk, layer) for layer, _ in candidates])
+    parts = np.split(every, ends[:-1], axis=1)
+    found = [map_at_r(part, labels) for part in parts]
+    return candidates[int(np.argmax(found))]
+
+
+def unfrozen(maps: "keras.Model", first: str) -> list:
+    """The weights of `maps` that are trained: all of its layers, or those after the block `first`.
+
+    Batch normalisation is left out: its statistics fit the weights it was trained with, and small batches would spoil
+    them.
+    """
+    import keras
+
+    names = [layer.name for layer in maps.layers]
+    begin = 0 if first == "all" else names.index(first) + 1 if first in names else len(names)
+    return [
+        weight
+        for layer in maps.layers[begin:]
+        if not isinstance(layer, keras.layers.BatchNormalization)
+        for weight in layer.trainable_weights
+    ]
+
+
+def logits_of(features, weights, bias):
+    """What the head says of features (n, n_features): float32 (n, n_classes).
+
+    The cosine head compares directions alone: features and class weights have length 1, and the temperature makes up
+    for the small range of cosines. The plain one is a linear layer.
+    """
+    tf = network.tensorflow()
+    if config.HEAD == "softmax":
+        return features @ weights + bias
+    return tf.math.l2_normalize(features, axis=1) @ tf.math.l2_normalize(weights, axis=0) / config.TEMPERATURE
+
+
+def learning_rate(step: int, n_steps: int, n_warmup: int) -> float:
+    """Rises linearly over the first `n_warmup` steps to LEARNING_RATE, then falls to 0 by half a cosine.
+
+    step : from 0 to n_steps - 1
+    """
+    if step < n_warmup:
+        return config.LEARNING_RATE * (step + 1) / n_warmup
+    done = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return config.LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Training:
+    """The network with its head and optimisers: everything that a checkpoint has to hold.
+
+    trunk : InceptionV3, as `network.inception` gives it
+    layer, pooling : where the features are read off
+    n_classes : number of models trained on
+    """
+
+    def __init__(self, trunk: "keras.Model", layer: str, pooling: str, n_classes: int):
+        tf = network.tensorflow()
+        import keras
+
+        self.trunk, self.pooling = trunk, pooling
+        self.low, self.high = network.input_range(trunk)
+        self.maps = network.cut(trunk, [layer])
+        n_features = network.n_features(trunk, layer)
+        rng = np.random.default_rng([config.RANDOM_SEED, 5])
+        scale = 1 / math.sqrt(n_features)
+        self.head = [
+            keras.Variable(rng.normal(0, scale, (n_features, n_classes)).astype(np.float32), name="head"),
+            keras.Variable(np.zeros(n_classes, np.float32), name="head_bias"),
+        ]
+        self.trained = unfrozen(self.maps, config.TRAIN_FROM_LAYER)
+        self.n_classes = n_classes
+        self.optimizers = []
+        for variables in (self.trained, self.head):
+            optimizer = keras.optimizers.AdamW(weight_decay=config.WEIGHT_DECAY)
+            optimizer.build(variables)
+            self.optimizers.append(optimizer)
+        self.step_head = tf.function(
+            lambda x, y: self.step(x, y, head_only=True), autograph=False, reduce_retracing=True
+        )
+        self.step_all = tf.function(
+            lambda x, y: self.step(x, y, head_only=False), autograph=False, reduce_retracing=True
+        )
+        self.features = tf.function(self.compute, autograph=False, reduce_retracing=True)
+
+    def compute(self, images_rgb):
+        """uint8 RGB (n, size, size, 3) -> float32 features (n, n_features)."""
+        return network.pooled(self.maps(network.scaled(images_rgb, self.low, self.high), training=False), self.pooling)
+
+    def step(self, images_rgb, labels, head_only: bool):
+        """One step of training; returns the mean loss and the share of images classified rightly."""
+        tf = network.tensorflow()
+        trained = self.head if head_only else [*self.trained, *self.head]
+        with tf.GradientTape() as tape:
+            features = self.compute(images_rgb)
+            if head_only:
+                features = tf.stop_gradient(features)
+            logits = logits_of(features, self.head[0], self.head[1])
+            smooth = config.LABEL_SMOOTHING
+            targets = tf.one_hot(labels, self.n_classes) * (1 - smooth) + smooth / self.n_classes
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+        gradients = tape.gradient(loss, [v.value for v in trained], unconnected_gradients="zero")
+        gradients, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
+        if not head_only:
+            self.optimizers[0].apply_gradients(zip(gradients[:-2], self.trained, strict=True))
+        self.optimizers[1].apply_gradients(zip(gradients[-2:], self.head, strict=True))
+        right = tf.argmax(logits, axis=1, output_type=tf.int32) == labels
+        return loss, tf.reduce_mean(tf.cast(right, tf.float32))
+
+    def run_epoch(self, batches: Iterator[tuple], rates: list[float], head_only: bool) -> tuple[float, float]:
+        """Train on all batches, the i-th with learning rate `rates[i]`; returns mean loss and accuracy."""
+        step, totals, n = self.step_head if head_only else self.step_all, np.zeros(2), 0
+        for rate, (images_rgb, labels) in zip(rates, batches, strict=True):
+            self.optimizers[0].learning_rate.assign(rate)
+            self.optimizers[1].learning_rate.assign(rate * HEAD_RATE)
+            totals += len(labels) * np.array([float(value) for value in step(images_rgb, labels)])
+            n += len(labels)
+        return tuple(totals / n)
+
+    def variables(self) -> list:
+        """All that changes in training, in a fixed order."""
+        return [*self.trained, *self.head, *(v for o in self.optimizers for v in o.variables)]
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def write_checkpoint(path: Path, origin: dict, training: Training, best: list[np.ndarray], state: dict) -> None:
+    """Write all that is needed to go on after this epoch: the values, the best epoch's weights, the history."""
+    arrays = {f"value_{i}": np.asarray(v) for i, v in enumerate(training.variables())}
+    arrays |= {f"best_{i}": value for i, value in enumerate(best)}
+    text = json.dumps({"made_from": files.fingerprint(origin), **state})
+    with files.whole(path) as temporary:
+        np.savez(temporary, state=np.array(text), **arrays)
+
+
+def read_checkpoint(path: Path, origin: dict, training: Training) -> tuple[list[np.ndarray], dict] | None:
+    """Put back what `write_checkpoint` wrote; None where there is none of this very training, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            state = json.loads(str(stored["state"]))
+            if config.REDO or state["made_from"] != files.fingerprint(origin):
+                return None
+            values = [stored[f"value_{i}"] for i in range(len(training.variables()))]
+            best = [stored[f"best_{i}"] for i in range(len(training.trained))] if "best_0" in stored else []
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    for variable, value in zip(training.variables(), values, strict=True):
+        variable.assign(value)
+    return best, state
+
+
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+def train(
+    training: Training,
+    source: TrainingImages,
+    class_of: np.ndarray,
+    held_out: np.ndarray,
+    start: dict[str, float],
+    checkpoint: tuple[Path, dict],
+) -> tuple[list[np.ndarray], dict[str, float], list[dict]]:
+    """Train both phases and judge each epoch on the held-out models.
+
+    Returns
+    -------
+    best : weights of the best epoch, those of `training.trained`; empty where none beat the starting network
+    scores : `judge` of the best epoch, or `start`
+    history : one dict of HISTORY for each epoch
+    """
+    trained_on = np.flatnonzero(~np.isin(class_of, held_out))
+    labels = np.unique(class_of[trained_on], return_inverse=True)[1]
+    judged = subset(class_of, held_out, JUDGED_PER_MODEL, JUDGED_IMAGES, config.RANDOM_SEED)
+    n_batches = network.n_batches(len(trained_on), config.TRAIN_BATCH_SIZE)
+    best, state = read_checkpoint(*checkpoint, training) or ([], {"history": [], "scores": start, "since_best": 0})
+    history, scores, since_best = state["history"], state["scores"], state["since_best"]
+    if history:
+        print(f"goes on after epoch {len(history)}")
+    n_epochs = config.HEAD_EPOCHS + config.EPOCHS
+    for epoch in tqdm(
+        range(len(history), n_epochs), initial=len(history), total=n_epochs, unit=" epochs", disable=None
+    ):
+        if since_best >= config.PATIENCE:
+            break
+        begin = time.perf_counter()
+        head_only = epoch < config.HEAD_EPOCHS
+        first_step = (epoch - config.HEAD_EPOCHS) * n_batches
+        n_steps, n_warmup = config.EPOCHS * n_batches, config.WARMUP_EPOCHS * n_batches
+        rates = [
+            config.LEARNING_RATE if head_only else learning_rate(first_step + i, n_steps, n_warmup)
+            for i in range(n_batches)
+        ]
+        order = epoch_order(labels, epoch, config.RANDOM_SEED)
+        batches = training_batches(source, trained_on[order], labels[order], epoch)
+        loss, accuracy = training.run_epoch(batches, rates, head_only)
+        found = start if head_only else judge(features_of(source, judged, training.features), class_of[judged])
+        if found["score"] > scores["score"]:
+            best, scores, since_best = [np.asarray(v) for v in training.trained], found, 0
+        elif not head_only:
+            since_best += 1
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "phase": "head" if head_only else "network",
+                "learning_rate": rates[-1],
+                "loss": loss,
+                "accuracy": accuracy,
+                "ari": found["ari"],
+                "recall_at_1": found["recall_at_1"],
+                "seconds": round(time.perf_counter() - begin, 2),
+            }
+        )
+        print(
+            "  ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in history[-1].items()
+            )
+        )
+        write_checkpoint(*checkpoint, training, best, {"history": history, "scores": scores, "since_best": since_best})
+    return best, scores, history
+
+
+def masks_of(paths: list[str]) -> list[Path | None]:
+    """For each image of training_images/T/ the mask that stage 01 wrote, or None."""
+    record = files.read_record(files.data_dir(config.TRAIN_DATASET) / "training_images.json") or {}
+    names, mask_dir = record.get("images", {}), files.mask_dir(config.TRAIN_DATASET)
+    found = [mask_dir / f"{names[path]}.png" if path in names else None for path in paths]
+    return [path if path and path.is_file() else None for path in found]
+
+
+def fine_tune(
+    source: TrainingImages, class_of: np.ndarray, checkpoint: tuple[Path, dict]
+) -> tuple["keras.Model", dict]:
+    """Train, or not where that does not help.
+
+    Returns the InceptionV3 to save, and what its record says: initial_weights, feature_layer, pooling, start_scores,
+    scores, n_epochs, improved, held_out (classes), history.
+    """
+    held_out = split_models(class_of, config.HELD_OUT_FRACTION, config.RANDOM_SEED)
+    trunk = network.inception(
+        config.IMAGE_SIZE, "mixed_bfloat16" if network.compute_dtype() == "bfloat16" else "float32"
+    )
+    initial_weights = network.initialise(trunk)
+    if initial_weights == "random":
+        print(f"warning: {network.RANDOM_WARNING}", file=sys.stderr)
+    seen = subset(class_of, np.unique(class_of), CHOICE_PER_MODEL, CHOICE_IMAGES, config.RANDOM_SEED)
+    layer, pooling = choose_layer(trunk, source, seen, class_of[seen])
+    training = Training(trunk, layer, pooling, len(np.unique(class_of)) - len(held_out))
+    judged = subset(class_of, held_out, JUDGED_PER_MODEL, JUDGED_IMAGES, config.RANDOM_SEED)
+    start = judge(features_of(source, judged, training.features), class_of[judged])
+    start_weights = [np.asarray(v) for v in training.trained]
+    print(f"features: {pooling} of {layer}; initial weights: {initial_weights}; {len(held_out)} models held out")
+    print(f"start: ari {start['ari']:.3f}  recall_at_1 {start['recall_at_1']:.3f}")
+    best, scores, history = train(training, source, class_of, held_out, start, checkpoint)
+    for variable, value in zip(training.trained, best or start_weights, strict=True):
+        variable.assign(value)
+    about = {
+        "initial_weights": initial_weights,
+        "image_size": config.IMAGE_SIZE,
+        "feature_layer": layer,
+        "pooling": pooling,
+        "start_scores": start,
+        "scores": scores,
+        "improved": bool(best),
+        "n_epochs": len(history),
+    }
+    return trunk, about | {"held_out": held_out, "history": history}
+
+
+def main() -> None:
+    begin = time.perf_counter()
+    dataset = config.TRAIN_DATASET
+    folder, model_dir = files.training_images_dir(dataset), files.model_dir(dataset)
+    names = files.images_of(folder, f"run make_training_image_folders.py --TRAIN_DATASET={dataset} first")
+    mask_paths = masks_of(names) if config.RANDOM_GROUND else [None] * len(names)
+    inputs = {files.shown(folder): files.fingerprint_folder(folder, names)}
+    if any(mask_paths):
+        inputs[files.shown(files.mask_dir(dataset))] = files.fingerprint(
+            [p and files.fingerprint_file(p) for p in mask_paths]
+        )
+    origin = files.made_from(__file__, inputs, SETTINGS)
+    origin["code"] += files.fingerprint_file(Path(network.__file__))
+    origin["weights"] = network.weights_known()
+    record_path = model_dir / "feature_network.json"
+    outputs = [model_dir / name for name in ("feature_network.h5", "history.csv", "classes.txt")]
+    if files.up_to_date(record_path, origin):
+        files.unchanged(outputs[:1])
+        return
+
+    classes, class_of = np.unique([name.partition("/")[0] for name in names], return_inverse=True)
+    source = TrainingImages([folder / name for name in names], mask_paths)
+    checkpoint_path = model_dir / "checkpoint.npz"
+    trunk, about = fine_tune(source, class_of, (checkpoint_path, origin))
+    held_out, history = about.pop("held_out"), about.pop("history")
+    if about["improved"]:
+        print(
+            f"kept: the best epoch, ari {about['scores']['ari']:.3f}  recall_at_1 {about['scores']['recall_at_1']:.3f}"
+        )
+    else:
+        print("kept: the starting network, since training did not make it better on the held-out models")
+    with files.whole(outputs[0]) as temporary:
+        trunk.save(temporary, include_optimizer=False)
+    files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in history])
+    files.write_lines(outputs[2], [name for i, name in enumerate(classes) if i not in held_out])
+    files.write_record(record_path, origin, outputs, **about, held_out_models=[classes[i] for i in held_out])
+    checkpoint_path.unlink(missing_ok=True)
+    files.summary(len(names), len(names), 0, outputs[:1], time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    settings.run(main, __doc__)
