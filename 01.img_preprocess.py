@@ -17,6 +17,7 @@ Writes: img/<DATASET>/ (same names), mask/<DATASET>/ (where SAVE_MASKS: name + "
 Config: DATASET, BACKGROUND_METHOD, BACKGROUND_MIN_TRUST, SAVE_MASKS, N_JOBS, REDO
 """
 
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,13 @@ import config
 from pipeline import files, images, settings
 
 STAGE = "01.img_preprocess.py"
-WORK_SIZE = 320  # longest side at which masks are found, pixels
-GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels
+SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]  # those that change the output
+WORK_SIZE = 320  # longest side at which a product is looked for, pixels
+GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
+EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
 MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
+STRIP = 512  # rows of a large image that are blended at a time
 
 
 # ---- masks ---------------------------------------------------------------------------------------
@@ -49,18 +53,30 @@ def disc(radius: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def quadratic(height: int, width: int) -> np.ndarray:
-    """The terms 1, x, y, xx, xy, yy with x and y from -1 to 1: float32 (height, width, 6)."""
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-
-
 def ring_of(height: int, width: int, share: float) -> np.ndarray:
     """The pixels nearer to the border than `share` of the longest side: bool (height, width)."""
     ring = np.ones((height, width), bool)
     b = max(2, round(share * max(height, width)))
     ring[b:-b, b:-b] = False
     return ring
+
+
+@functools.cache
+def quadratic(height: int, width: int) -> np.ndarray:
+    """The terms 1, x, y, xx, xy, yy with x and y from -1 to 1: float32 (height, width, 6)."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+
+
+def length(vectors: np.ndarray) -> np.ndarray:
+    """Euclidean length along the last axis, of three: float32 (..., 3) -> (...)."""
+    return np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+
+
+def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Width and height scaled down so that the longer is at most `longest`, the shorter at least 8 pixels."""
+    scale = min(1.0, longest / max(width, height))
+    return max(8, round(width * scale)), max(8, round(height * scale))
 
 
 def fit_surface(terms: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -84,49 +100,46 @@ def ground_distance(lab: np.ndarray) -> tuple[np.ndarray, float, float]:
     -------
     distance : float32 ndarray of shape (H, W), CIE76 colour difference to the surface
     explained : share of the border's pixels nearer than 6 to the surface, 0..1; plain grounds have over 0.9
-    noise : median distance on the border
+    noise : median distance on the border; plain grounds have less than 1
     """
     height, width = lab.shape[:2]
-    shrink = max(1.0, max(height, width) / 75)
-    small_width, small_height = max(8, round(width / shrink)), max(8, round(height / shrink))
-    small = cv2.resize(lab, (small_width, small_height), interpolation=cv2.INTER_AREA)
-    terms = quadratic(small_height, small_width)
-    ring = ring_of(small_height, small_width, 0.04)
-    ring_terms, ring_values = terms[ring], small[ring]
+    small = cv2.resize(lab, size_within(width, height, 75), interpolation=cv2.INTER_AREA)
+    h, w = small.shape[:2]
+    terms, ring = quadratic(h, w), ring_of(h, w, 0.04)
+    ring_terms, ring_values = terms[ring], small[ring]  # (n, 6), (n, 3)
 
     coefficients = np.zeros((6, 3), np.float32)
     coefficients[0] = np.median(ring_values, axis=0)
     scale = 20.0
     for _ in range(6):
-        rest = np.linalg.norm(ring_values - ring_terms @ coefficients, axis=1)
-        weights = np.clip(1 - (rest / (3 * scale)) ** 2, 0, 1) ** 2
-        coefficients = fit_surface(ring_terms, ring_values, weights + 1e-6)
-        rest = np.linalg.norm(ring_values - ring_terms @ coefficients, axis=1)
-        scale = np.clip(3.7 * np.median(rest), 1.5, scale)
+        rest = length(ring_values - ring_terms @ coefficients)
+        coefficients = fit_surface(ring_terms, ring_values, np.clip(1 - (rest / (3 * scale)) ** 2, 1e-3, 1) ** 2)
+        scale = np.clip(3.7 * np.median(length(ring_values - ring_terms @ coefficients)), 1.5, scale)
     for _ in range(2):
-        rest = np.linalg.norm(small - terms @ coefficients, axis=-1)
+        rest = length(small - terms @ coefficients)
         near = rest < 5
         if near.sum() > 50:
-            weights = (1 - (rest[near] / 8) ** 2) ** 2
-            coefficients = fit_surface(terms[near], small[near], weights)
-    rest = np.linalg.norm(ring_values - ring_terms @ coefficients, axis=1)
-    surface = quadratic(height, width) @ coefficients.astype(np.float32)  # (H, W, 3)
-    distance = np.linalg.norm(lab - surface, axis=-1)
-    return distance, float((rest < 6).mean()), float(np.median(rest))
+            coefficients = fit_surface(terms[near], small[near], (1 - (rest[near] / 8) ** 2) ** 2)
+    rest = length(ring_values - ring_terms @ coefficients)
+    surface = cv2.resize(terms @ coefficients, (width, height), interpolation=cv2.INTER_LINEAR)  # (H, W, 3)
+    return length(lab - surface), float((rest < 6).mean()), float(np.median(rest))
 
 
 def plain_mask(distance: np.ndarray, noise: float) -> np.ndarray:
     """The product on a smooth ground from `ground_distance`: bool (H, W).
 
-    A pixel belongs to it where it is further from the ground than the noise and than 45 % of its neighbourhood's
-    greatest distance (so that the edge lies in the middle of the blend of product and ground), and hangs together with
-    a pixel far from the ground. Shop text goes, holes that show no ground are filled.
+    A pixel belongs to it where it is further from the ground than the noise, than 45 % of its neighbourhood's greatest
+    distance (so that the edge lies in the middle of the blend of product and ground) and than the ringing that JPEG
+    leaves beside a strong edge, and hangs together with a pixel far from the ground. Shop text goes, holes that show
+    no ground are filled.
     """
     local = cv2.dilate(distance, np.ones((5, 5), np.uint8))
-    weak = ((distance > max(5.0, 4 * noise)) & (distance > 0.45 * local)).astype(np.uint8)
+    block = cv2.dilate(local, np.ones((13, 13), np.uint8))
+    weakest = max(3.0, 4 * noise)
+    weak = (distance > np.maximum(np.maximum(0.45 * local, 0.06 * block), weakest)).astype(np.uint8)
     _, parts = cv2.connectedComponents(weak, connectivity=8)
     strong = np.zeros(parts.max() + 1, bool)
-    strong[parts[distance > 12]] = True
+    strong[parts[distance > np.clip(distance.max() / 2, weakest, 12)]] = True
     strong[0] = False
     return fill_holes(without_text(strong[parts]), distance)
 
@@ -134,10 +147,10 @@ def plain_mask(distance: np.ndarray, noise: float) -> np.ndarray:
 def without_text(mask: np.ndarray) -> np.ndarray:
     """Keep the largest part of a mask (H, W) and those of an eighth of its area that do not look like a line of text.
 
-    Parts nearer to each other than 2 % of the longest side count as one, so the letters of a word do.
+    Parts nearer to each other than 3 % of the longest side count as one, so the letters of a word do.
     """
     side = max(mask.shape)
-    joined = cv2.dilate(mask.astype(np.uint8), disc(max(1, round(0.02 * side))))
+    joined = cv2.dilate(mask.astype(np.uint8), disc(max(1, round(0.014 * side))))
     n, parts, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     if n <= 2:
         return mask
@@ -157,25 +170,25 @@ def without_text(mask: np.ndarray) -> np.ndarray:
 def fill_holes(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """Close gaps narrower than 1 % of the longest side and fill holes, but for those that show the ground.
 
-    A hole shows the ground where its mean `distance` is below 4. A product of the ground's own colour has such holes
-    too: where they would take more than half of the filled product they are filled.
+    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels; in a narrow one most lie on the
+    blend with the product. A product of the ground's own colour, such as a line drawing, has such holes too: where they
+    would take more than half of the filled product, they are filled.
     """
-    radius = max(1, round(0.006 * max(mask.shape)))
+    radius = max(1, round(0.003 * max(mask.shape)))
     pad = radius + 2
     framed = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
-    far = cv2.copyMakeBorder(distance, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    near = cv2.copyMakeBorder((distance < 4).astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     closed = cv2.morphologyEx(framed, cv2.MORPH_CLOSE, disc(radius))
     n, parts, boxes, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
-    outside = (parts == parts[0, 0]) & (closed == 0)
-    holes = (closed == 0) & ~outside
+    open_ = closed == 0
+    outside = open_ & (parts == parts[0, 0])
+    holes = open_ & ~outside
     size = boxes[:, cv2.CC_STAT_AREA]
-    shows_ground = np.bincount(parts.ravel(), far.ravel(), n) < 4 * size
-    shows_ground &= size > 0.0004 * mask.size
-    shows_ground[parts[0, 0]] = False
+    shows_ground = (np.bincount(parts[near > 0], minlength=n) > 0.3 * size) & (size > 0.0004 * mask.size)
     ground = shows_ground[parts] & holes
     if ground.sum() > 0.5 * (closed.sum() + holes.sum()):
         ground[:] = False
-    # what closing added next to the ground was a fine detail's outline, elsewhere a gap in the product
+    # what closing added beside the ground is a fine detail's surroundings, elsewhere it is a gap in the product
     reached = cv2.dilate((outside | ground).astype(np.uint8), disc(radius + 1)) > 0
     filled = (framed > 0) | (holes & ~ground) | ((closed > 0) & ~reached)
     _, parts = cv2.connectedComponents((~filled).astype(np.uint8), connectivity=4)
@@ -184,34 +197,112 @@ def fill_holes(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return (filled | ~free[parts])[pad:-pad, pad:-pad]
 
 
-def grabcut_mask(image_bgr: np.ndarray) -> np.ndarray:
-    """The product on a cluttered ground: GrabCut at GRABCUT_SIZE, started from the distance to the border's colours.
+def border_distance(lab: np.ndarray) -> np.ndarray:
+    """How unlike the border's colours each pixel is, in standard deviations of the nearest of five clusters of them.
 
-    uint8 BGR (H, W, 3) -> bool (H, W). The border's colours are five clusters in L*a*b*;
-    what is far from all of them and near the centre starts as product. Rother, Kolmogorov, Blake: "GrabCut" (2004), doi:10.1145/1015706.1015720.
+    float32 L*a*b* (H, W, 3) -> float32 (H, W). A cluster of less than 3 % of the border counts as no ground.
     """
-    height, width = image_bgr.shape[:2]
-    scale = min(1.0, GRABCUT_SIZE / max(height, width))
-    size = max(8, round(width * scale)), max(8, round(height * scale))
-    small = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
-    lab = to_lab(small)
-    h, w = lab.shape[:2]
-    ring = lab[ring_of(h, w, 0.06)]  # (n, 3)
+    ring = lab[ring_of(*lab.shape[:2], 0.06)]  # (n, 3)
     cv2.setRNGSeed(config.RANDOM_SEED)
     _, nearest, centres = cv2.kmeans(ring, 5, None, (3, 8, 1.0), 1, cv2.KMEANS_PP_CENTERS)
     nearest = nearest.ravel()
     count = np.bincount(nearest, minlength=5)
     spread = np.bincount(nearest, ((ring - centres[nearest]) ** 2).sum(axis=1), 5) / np.maximum(1, 3 * count)
-    far = ((lab[:, :, None] - centres) ** 2).sum(axis=-1) / np.maximum(9, spread) + np.where(
-        count > 0.03 * len(ring), 0, 50
+    ground = count > 0.03 * len(ring)
+    square = ((lab[:, :, None] - centres[ground]) ** 2).sum(axis=-1)  # (H, W, n_clusters)
+    return np.sqrt((square / np.maximum(9, spread[ground])).min(axis=-1)).astype(np.float32)
+
+
+def grabcut_mask(small_bgr: np.ndarray, start: np.ndarray, product: float, ground: float) -> np.ndarray:
+    """GrabCut from a start: the pixels that score highest are product for sure, the lowest ground for sure.
+
+    Parameters
+    ----------
+    small_bgr : uint8 ndarray of shape (H, W, 3)
+    start : float32 ndarray of shape (H, W), higher where a pixel is rather product
+    product, ground : shares of the image that begin as product (1 % of the image for sure) and surely as ground
+
+    Returns bool (H, W). Rother, Kolmogorov, Blake: "GrabCut: interactive foreground extraction using iterated graph
+    cuts" (2004), doi:10.1145/1015706.1015720.
+    """
+    sure_ground, likely, sure = np.quantile(start, [ground, 1 - product, 0.99])
+    state = np.where(start > likely, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    state[start > sure] = cv2.GC_FGD
+    state[start < sure_ground] = cv2.GC_BGD
+    state[ring_of(*state.shape, 0.015)] = cv2.GC_BGD
+    if not (state & 1).any() or (state & 1).all():
+        return np.zeros(state.shape, bool)
+    cv2.setRNGSeed(config.RANDOM_SEED)
+    cv2.grabCut(small_bgr, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    mask = (state & 1).astype(bool)  # GC_FGD = 1, GC_PR_FGD = 3
+    mask[:2], mask[-2:] = mask[2], mask[-3]  # the frame was ground by decree
+    mask[:, :2], mask[:, -2:] = mask[:, 2:3], mask[:, -3:-2]
+    return mask
+
+
+def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
+    """How alike the colours of the product and of the ground around it are: 0 nothing in common, 1 the same.
+
+    The Bhattacharyya coefficient of two colour histograms, of the mask and of a band around it. Of all that was
+    measured on masks without the true one it says most about how good a mask is (doc/experiments.md).
+
+    lab : float32 (H, W, 3); mask : bool of the same or a larger size. A mask that is no product's at all scores 1.
+    """
+    if not plausible(mask):
+        return 1.0
+    mask = cv2.resize(mask.astype(np.uint8), lab.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    radius = max(2, round(0.09 * max(mask.shape)))
+    around = cv2.dilate(mask, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > cv2.dilate(
+        mask, np.ones((3, 3), np.uint8)
     )
-    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
-    score = np.minimum(np.sqrt(far.min(axis=-1)), 8) * np.exp(-2 * (x * x + y * y))
-    state = np.where(score > np.quantile(score, 0.75), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    state[ring_of(h, w, 0.015)] = cv2.GC_BGD
-    cv2.grabCut(small, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
-    found = ((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)).astype(np.float32)
-    return cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    # cells of 10 x 10 x 10: L* in 0..10, a* and b* in 0..25
+    cells = ((lab + np.float32([0, 130, 130])) / 10).astype(np.int32) @ np.array([26 * 26, 26, 1], np.int32)  # (H, W)
+    product = np.bincount(cells[mask > 0], minlength=11 * 26 * 26) / max(1, mask.sum())
+    ground = np.bincount(cells[around], minlength=11 * 26 * 26) / max(1, around.sum())
+    return float(np.sqrt(product * ground).sum()) if around.any() and mask.any() else 1.0
+
+
+def cluttered_masks(small_bgr: np.ndarray, lab: np.ndarray) -> Iterator[np.ndarray]:
+    """Masks of a product on a cluttered ground, bool (H, W), from a wide and a narrow start of GrabCut.
+
+    The start is the distance to the border's colours, weighted by the nearness to the centre.
+    """
+    h, w = lab.shape[:2]
+    coarse = cv2.resize(lab, size_within(w, h, 64), interpolation=cv2.INTER_AREA)
+    terms = quadratic(*coarse.shape[:2])
+    centre = np.exp(-4 * (terms[..., 3] + terms[..., 5]))
+    start = cv2.resize(np.minimum(border_distance(coarse), 8) ** 0.7 * centre, (w, h))
+    yield grabcut_mask(small_bgr, start, product=0.45, ground=0.3)
+    yield grabcut_mask(small_bgr, start, product=0.15, ground=0.5)
+
+
+def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
+    """Bring a coarse mask to a larger image's size, and its edge to the image's edge.
+
+    The guided filter of He, Sun, Tang (2013), doi:10.1109/TPAMI.2012.213. Its guide is the one direction of colour in
+    which product and ground differ most (Fisher's linear discriminant). Above EDGE_SIZE the mask is only enlarged.
+
+    mask : bool (h, w); image_bgr : uint8 (H, W, 3) -> bool (H, W)
+    """
+    height, width = image_bgr.shape[:2]
+    size = size_within(width, height, EDGE_SIZE)
+    edge_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
+    coarse_bgr = cv2.resize(image_bgr, mask.shape[::-1], interpolation=cv2.INTER_AREA)
+    soft = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    product, ground = coarse_bgr[mask].astype(np.float32), coarse_bgr[~mask].astype(np.float32)  # (n, 3)
+    if min(len(product), len(ground)) > 3:
+        within = np.cov(product.T) + np.cov(ground.T) + 25 * np.eye(3)
+        direction = np.linalg.solve(within, product.mean(axis=0) - ground.mean(axis=0))
+        direction /= max(1e-9, np.linalg.norm(direction))
+        guide = edge_bgr.astype(np.float32) @ direction.astype(np.float32)
+        window = (2 * round(1.75 * size[0] / mask.shape[1]) + 1,) * 2
+        mean_guide, mean_soft = cv2.blur(guide, window), cv2.blur(soft, window)
+        slope = cv2.blur(guide * soft, window) - mean_guide * mean_soft
+        slope /= cv2.blur(guide * guide, window) - mean_guide * mean_guide + 30
+        offset = mean_soft - slope * mean_guide
+        soft = cv2.blur(slope, window) * guide + cv2.blur(offset, window)
+    found = (soft > 0.5).astype(np.uint8)
+    return found > 0 if size == (width, height) else cv2.resize(found * 255, (width, height)) > 127
 
 
 def sobel_mask(image_bgr: np.ndarray) -> np.ndarray:
@@ -237,23 +328,38 @@ def sobel_mask(image_bgr: np.ndarray) -> np.ndarray:
 
 
 def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, float]:
-    """Find the product at the image's own size, by `method` or by the one that "auto" chooses.
+    """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
-    Returns the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
+    "auto" takes a ground for plain where a smooth surface explains the border, for cluttered where it does not; in
+    between it tries both and takes the mask whose colours have less in common with what lies around it.
+
+    uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
+    height, width = image_bgr.shape[:2]
+    small_bgr = cv2.resize(image_bgr, size_within(width, height, GRABCUT_SIZE), interpolation=cv2.INTER_AREA)
+    small_lab = to_lab(small_bgr)
     if method == "sobel":
         mask = sobel_mask(image_bgr)
-        return mask, method, plausible(mask)
-    distance, explained, noise = ground_distance(to_lab(image_bgr))
-    if method == "auto":
-        method = "plain" if explained >= 0.9 else "grabcut"
-    mask = plain_mask(distance, noise) if method == "plain" else grabcut_mask(image_bgr)
-    return mask, method, plausible(mask) * (explained if method == "plain" else 0.5)
+        return mask, method, 1 - colour_overlap(small_lab, mask)
+    rivals = []
+    if method in ("auto", "plain"):
+        distance, explained, noise = ground_distance(to_lab(image_bgr))
+        if method == "plain" or (explained >= 0.75 and noise <= 1):
+            mask = plain_mask(distance, noise)
+            if method == "plain" or (explained >= 0.9 and noise <= 0.6):
+                return mask, "plain", explained if plausible(mask) else 0.0
+            rivals.append((colour_overlap(small_lab, mask), "plain", mask))
+    for mask in cluttered_masks(small_bgr, small_lab):
+        rivals.append((colour_overlap(small_lab, mask), "grabcut", mask))
+        if rivals[-1][0] < 0.25:
+            break
+    overlap, method, mask = min(rivals, key=lambda rival: rival[0])
+    return mask if method == "plain" else refined(mask, image_bgr), method, 1 - overlap
 
 
-def plausible(mask: np.ndarray) -> float:
-    """1 where the share of the image that is product is one that a photograph of a product can have, else 0."""
-    return float(MIN_FOREGROUND <= mask.mean() <= MAX_FOREGROUND)
+def plausible(mask: np.ndarray) -> bool:
+    """Whether a mask's share of the image is one that a product can have."""
+    return MIN_FOREGROUND <= np.count_nonzero(mask) / mask.size <= MAX_FOREGROUND
 
 
 def remove_background(image_bgr: np.ndarray, alpha: np.ndarray | None, method: str) -> tuple[np.ndarray, str, float]:
@@ -277,16 +383,14 @@ def remove_background(image_bgr: np.ndarray, alpha: np.ndarray | None, method: s
     if alpha is not None and plausible(alpha > 127):
         return alpha > 127, "alpha", 1.0
     height, width = image_bgr.shape[:2]
-    scale = min(1.0, WORK_SIZE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if min(size) < 8:
+    if min(height, width) < 8 or max(height, width) > 20 * min(height, width):
         return whole_image, "none", 0.0
-    small = image_bgr if scale == 1 else cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
-    mask, method, trust = find_mask(small, method)
+    size = size_within(width, height, WORK_SIZE)
+    mask, method, trust = find_mask(cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA), method)
+    if size != (width, height):
+        mask = refined(mask, image_bgr)
     if trust < config.BACKGROUND_MIN_TRUST or not plausible(mask):
-        return whole_image, "none", trust
-    if scale < 1:
-        mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+        return whole_image, "none", trust if plausible(mask) else 0.0
     return mask, method, trust
 
 
@@ -295,15 +399,31 @@ def on_white_ground(image_bgr: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     The outermost pixels, where the camera blended product and ground, take the colour of the product further in.
     """
-    if mask.all():
-        return image_bgr
-    inside = cv2.erode(mask.astype(np.uint8), disc(1)).astype(np.float32)
-    weight = cv2.blur(inside, (5, 5))[..., None]
-    near = cv2.blur(image_bgr * inside[..., None], (5, 5)) / np.maximum(weight, 1e-3)
-    edge = (mask & (inside == 0))[..., None] & (weight > 0.02)  # not where the product is too thin to have an inside
-    product = np.where(edge, near, image_bgr)
-    opacity = np.where(mask, 0.5 + 0.5 * cv2.blur(mask.astype(np.float32), (3, 3)), 0)[..., None]
-    return np.rint(product * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    white = np.full_like(image_bgr, 255)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return white
+    left, right = columns[0], columns[-1] + 1
+    for top in range(rows[0], rows[-1] + 1, STRIP):
+        bottom = min(top + STRIP, rows[-1] + 1)
+        above, below = max(0, top - 3), min(len(mask), bottom + 3)  # the filters below reach 3 pixels far
+        blended = blend(image_bgr[above:below, left:right], mask[above:below, left:right])
+        white[top:bottom, left:right] = blended[top - above : bottom - above]
+    return white
+
+
+def blend(image_bgr: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`on_white_ground` for one strip, uint8 BGR (H, W, 3) and bool (H, W) -> uint8 BGR (H, W, 3)."""
+    whole = mask.astype(np.float32)
+    inside = cv2.erode(whole, disc(1))
+    weight = cv2.blur(inside, (5, 5))
+    # not where the product is too thin to have an inside
+    edge = mask & (inside == 0) & (weight > 0.02)
+    product = image_bgr.astype(np.float32)
+    further_in = cv2.blur(product * inside[..., None], (5, 5))
+    product[edge] = further_in[edge] / weight[edge, None]
+    opacity = (whole * (0.5 + 0.5 * cv2.blur(whole, (3, 3))))[..., None]
+    return np.rint(255 + (product - 255) * opacity).astype(np.uint8)
 
 
 def preprocess_image(dataset: str, name: str, overrides: dict[str, object]) -> dict[str, object]:
@@ -378,11 +498,7 @@ def main() -> None:
         raw_dir, f"put the photographs there, or set DATASET to another folder of {files.shown(raw_dir.parent)}/"
     )
     prints = {name: files.fingerprint_file(raw_dir / name) for name in names}
-    origin = files.made_from(
-        __file__,
-        {files.shown(raw_dir): files.fingerprint(prints)},
-        ["BACKGROUND_METHOD", "BACKGROUND_MIN_TRUST", "SAVE_MASKS"],
-    )
+    origin = files.made_from(__file__, {files.shown(raw_dir): files.fingerprint(prints)}, SETTINGS)
 
     record = files.read_record(record_path) or {}
     before = record.get("images", {})
@@ -411,7 +527,8 @@ def main() -> None:
     if all("reason" in row for row in rows.values()):
         first = rows[names[0]]["reason"]
         raise settings.UserError(
-            f"none of the {len(names)} files of {files.shown(raw_dir)}/ can be read as an image, {names[0]} for instance: {first}"
+            f"none of the {len(names)} files of {files.shown(raw_dir)}/ can be read as an image; "
+            f"the first, {names[0]}: {first}"
         )
     skipped = [(name, STAGE, rows[name]["reason"]) for name in names if "reason" in rows[name]]
     for name in [*gone, *(name for name, _, _ in skipped if name in made)]:
