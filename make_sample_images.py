@@ -567,28 +567,39 @@ def draw_boot(d: Drawing, shoe: Shoe) -> None:
     d.stitches(spline([on(0.33, 0.015), on(0.37, 0.08), on(0.42, 0.13)], closed=False), accent.colour)
 
 
-def draw_sandal(d: Drawing, shoe: Shoe) -> None:
-    """One to three bands over the toes, each with its darker far half."""
-    rng, on = shoe.rng, shoe.on
-    d.paint(d.area(np.concatenate([shoe.insole(0.08, shoe.back - 0.01, 0.012), shoe.insole(shoe.back - 0.01, 0.09)])),
-            plain(shoe.sole, 0.9), 4, 6, 6)
+def draw_footbed(d: Drawing, shoe: Shoe) -> None:
+    """The inner sole of an open shoe, as far as it is seen from above, and the sole under it."""
+    upper = shoe.insole(0.085, shoe.back - 0.005, 0.028)
+    d.paint(d.area(np.concatenate([upper, shoe.insole(shoe.back - 0.005, 0.085)])), plain(shoe.sole, 0.8), 4, 6, 6)
     draw_sole(d, shoe)
-    width, height = rng.uniform(0.03, 0.075), shoe.rise + rng.uniform(0.02, 0.05)
-    for x in (0.12, 0.24, 0.34)[: int(rng.integers(1, 4))]:
-        far = spline([on(x + 0.07, height), on(x + 0.105, height * 0.6), on(x + 0.10, 0.0)], closed=False)
-        d.paint(d.path(far, width * 0.8), plain(shoe.main, 0.5), 6, 6, 10)
-        near = spline([on(x, -0.005), on(x + 0.02, height * 0.62), on(x + 0.075, height)], closed=False)
-        d.paint(d.path(near, width), shoe.main, 14, 14, 16)
-    if rng.random() < 0.4:
-        d.paint(d.path(spline([on(0.12), on(0.24, 0.10), on(0.36, 0.01)], False), 0.022), shoe.accent, 22, 8, 8)
+
+
+def draw_sandal(d: Drawing, shoe: Shoe) -> None:
+    """Two or three bands over the foot, or a criss-cross, each with its darker far half."""
+    rng, on = shoe.rng, shoe.on
+    draw_footbed(d, shoe)
+    width, height, lean = rng.uniform(0.045, 0.10), shoe.rise + rng.uniform(0.02, 0.06), rng.uniform(0.02, 0.06)
+
+    def band(left: list[tuple[float, float]], wide: float) -> np.ndarray:
+        side = spline(left, closed=False)
+        return d.area(np.concatenate([side, moved(side, wide, 0)[::-1]]))
+
+    starts = (0.11, 0.22, 0.33)[: int(rng.integers(2, 4))]
+    for x in starts:
+        far = [on(x + lean, height), on(x + lean + 0.035, height * 0.75), on(x + lean + 0.045, 0.02)]
+        d.paint(band(far, width * 0.9), plain(shoe.main, 0.5), 4, 4, 8)
+    for x in starts:
+        near = [on(x, -0.004), on(x + 0.002, height * 0.55), on(x + lean, height)]
+        d.paint(band(near, width), shoe.main, 14, 9, 14)
+        d.stitches(moved(spline(near, closed=False)[2:-2], 0.010, 0), shoe.accent.colour, 0.009, 0.003)
+    if rng.random() < 0.5:
+        d.paint(band([on(0.30, 0.0), on(0.24, height * 0.6), on(0.13, height)], width * 0.8), shoe.accent, 24, 8, 12)
 
 
 def draw_mule(d: Drawing, shoe: Shoe) -> None:
     """An upper that ends at the instep, with or without toes."""
     on, rise, throat, peak = shoe.on, shoe.rise, shoe.throat, shoe.instep()
-    d.paint(d.area(np.concatenate([shoe.insole(0.08, shoe.back - 0.01, 0.012), shoe.insole(shoe.back - 0.01, 0.09)])),
-            plain(shoe.sole, 0.9), 4, 6, 6)
-    draw_sole(d, shoe)
+    draw_footbed(d, shoe)
     open_toe = shoe.rng.random() < 0.5
     start = 0.17 if open_toe else 0.09
     vamp = [on(start), on(start), on(start + 0.02, rise + 0.01)] if open_toe else shoe.toe_box()
