@@ -22,6 +22,7 @@ Config: SAMPLE_NAME, SAMPLE_SEED, SAMPLE_TRAIN_MODELS, SAMPLE_MODELS, SAMPLE_MIN
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from pipeline import files, settings
 from pipeline.settings import SettingError, UserError
 
 CANVAS = 640  # pixels per side of the canvas on which a model is drawn once, whatever the size of the photographs
+SIGNATURE = b"drawn by make_sample_images.py"  # the comment in every file it writes
 SUPERSAMPLING = 2  # photographs are composed at this multiple of their size and averaged down
 
 # Colours of products, BGR in 0..1. Few on purpose: several models share each.
@@ -1410,20 +1412,35 @@ def plan_catalogue(seed: int, first_id: int, n_models: int, fewest: int, most: i
     return models
 
 
-def put(path: Path, content: bytes, own: bool) -> None:
-    """Write a file whole; raises UserError where a file stands there that is neither our own nor the same."""
-    if path.exists() and not own:
-        if path.read_bytes() == content:
-            return
+def signed(content: bytes) -> bytes:
+    """A JPEG or PNG file with SIGNATURE as its comment, by which a later run knows the files it may write over."""
+    if content.startswith(b"\xff\xd8"):
+        end = 4 + int.from_bytes(content[4:6], "big")  # of the JFIF header, which must come first
+        return content[:end] + b"\xff\xfe" + (len(SIGNATURE) + 2).to_bytes(2, "big") + SIGNATURE + content[end:]
+    chunk = b"tEXtComment\0" + SIGNATURE
+    end = 33  # of the signature and the header of every PNG
+    size, checksum = len(chunk) - 4, zlib.crc32(chunk)  # the type is counted in the checksum only
+    return content[:end] + size.to_bytes(4, "big") + chunk + checksum.to_bytes(4, "big") + content[end:]
+
+
+def is_signed(path: Path) -> bool:
+    """Whether a file bears SIGNATURE."""
+    with path.open("rb") as handle:
+        return SIGNATURE in handle.read(128)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file whole; raises UserError where a file stands there that this script did not write."""
+    if path.exists() and not is_signed(path):
         raise UserError(
             f"{files.shown(path)} was not written by make_sample_images.py: move it away or set another SAMPLE_NAME"
         )
     with files.whole(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(signed(content))
 
 
-def draw_images(model: Model, size: int, image_dir: Path, mask_dir: Path, own: set[str]) -> list[Path]:
-    """Draw a model and all its images; returns the files written. `own` are the names that an earlier run wrote."""
+def draw_images(model: Model, size: int, image_dir: Path, mask_dir: Path) -> list[Path]:
+    """Draw a model and all its images; returns the files written."""
     cv2.setNumThreads(1)
     draw = draw_shoe if model.family in SHOES else draw_bag
     drawing = draw(np.random.default_rng(model.seed), model.family, model.colour)
@@ -1439,7 +1456,7 @@ def draw_images(model: Model, size: int, image_dir: Path, mask_dir: Path, own: s
         jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, seller.quality])[1].tobytes()
         paths = image_dir / name, mask_dir / f"{name}.png"
         for path, content in zip(paths, (jpeg, cv2.imencode(".png", mask)[1].tobytes()), strict=True):
-            put(path, content, files.shown(path) in own)
+            put(path, content)
         written += paths
     return written
 
@@ -1453,18 +1470,14 @@ def draw_catalogue(dataset: str, models: list[Model]) -> None:
     origin = files.made_from(__file__, inputs, ["SAMPLE_IMAGE_SIZE"])
     if files.up_to_date(record_path, origin):
         return files.unchanged([image_dir, mask_dir])
-    before = files.read_record(record_path) or {}
-    own = {
-        name
-        for name, print_ in before.get("outputs", {}).items()
-        if files.fingerprint_file(files.root() / name) == print_
-    }
     drawn = Parallel(settings.n_jobs(), return_as="generator")(
-        delayed(draw_images)(model, config.SAMPLE_IMAGE_SIZE, image_dir, mask_dir, own) for model in models
+        delayed(draw_images)(model, config.SAMPLE_IMAGE_SIZE, image_dir, mask_dir) for model in models
     )
     written = [path for paths in tqdm(drawn, dataset, len(models), unit="model", disable=None) for path in paths]
-    for name in own - {files.shown(path) for path in written}:
-        (files.root() / name).unlink()
+    kept = {files.shown(path) for path in written}
+    for name, fingerprint in (files.read_record(record_path) or {}).get("outputs", {}).items():
+        if name not in kept and files.fingerprint_file(files.root() / name) == fingerprint:
+            (files.root() / name).unlink()
     files.write_record(record_path, origin, written, n_models=len(models), n_images=len(written) // 2)
     n_images = sum(model.n_images for model in models)
     files.summary(n_images, len(written) // 2, 0, [image_dir, mask_dir], time.perf_counter() - began)

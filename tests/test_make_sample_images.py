@@ -1,12 +1,15 @@
 """The drawn catalogue: shapes with known areas, masks that fit, files that depend on the seed alone."""
 
 import hashlib
+import io
 import re
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from conftest import load_stage
+from PIL import Image
 
 from pipeline import files
 
@@ -195,6 +198,26 @@ def test_second_run_changes_nothing_and_foreign_files_stay(root, run_stage):
     assert run_stage("make_sample_images.py", *TINY).returncode == 0
     foreign.unlink()
     assert contents(root) == before
+
+
+def test_its_own_files_are_known_without_the_record(root, run_stage):
+    arguments = (*TINY, "--SAMPLE_TRAIN_MODELS=0")
+    assert run_stage("make_sample_images.py", *arguments).returncode == 0
+    before = contents(root)
+    shutil.rmtree(root / "data")
+    assert run_stage("make_sample_images.py", *arguments, "--SAMPLE_SEED=5").returncode == 0
+    assert contents(root) != before
+
+
+def test_the_signature_is_a_comment_that_every_reader_passes_over():
+    image = np.full((8, 8, 3), 90, np.uint8)
+    for suffix in (".jpg", ".png"):
+        content = sample.signed(cv2.imencode(suffix, image)[1].tobytes())
+        assert sample.SIGNATURE in content
+        assert np.array_equal(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), image)
+        opened = Image.open(io.BytesIO(content))
+        assert np.array_equal(np.asarray(opened), image)
+        assert sample.SIGNATURE.decode() in str(opened.info)
 
 
 def test_a_foreign_file_of_the_same_name_is_not_overwritten(root, run_stage):
