@@ -433,6 +433,8 @@ def preprocess_image(dataset: str, name: str, overrides: dict[str, object]) -> d
     """
     cv2.setNumThreads(1)  # the workers share the cores among them
     vars(config).update(overrides)
+    if problem := files.name_problem(name):
+        return {"image": name, "reason": problem}
     try:
         image_bgr, alpha = images.read_image(files.raw_img_dir(dataset) / name)
         mask, method, trust = remove_background(image_bgr, alpha, config.BACKGROUND_METHOD)

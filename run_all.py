@@ -23,6 +23,7 @@ from pathlib import Path
 from pipeline import environment
 
 PROJECT = Path(__file__).resolve().parent
+DRAWING = "make_sample_images.py"
 TRAINING = (
     "00.make_labels_true.py",
     "01.img_preprocess.py",
@@ -58,7 +59,7 @@ class Step:
 
 def plan(dataset: str, train_dataset: str, fine_tuned: bool, sample: bool) -> list[Step]:
     """The stages in order. `sample`: one of the data sets is drawn."""
-    steps = [Step("make_sample_images.py", "sample")] if sample else []
+    steps = [Step(DRAWING, "")] if sample else []
     if fine_tuned:
         steps += [Step(stage, train_dataset) for stage in TRAINING]
     done = {(step.stage, step.dataset) for step in steps}
@@ -83,7 +84,7 @@ def run_step(step: Step, overrides: list[str]) -> None:
     """Run a stage as its own process and show what it prints; fills in the step's results."""
     # a stage sees the data set it works on as DATASET (as TRAIN_DATASET in the two that only train)
     name = "TRAIN_DATASET" if step.stage in TRAINING[2:] else "DATASET"
-    own = [] if step.stage == "make_sample_images.py" else [f"--{name}={step.dataset}"]
+    own = [] if step.stage == DRAWING else [f"--{name}={step.dataset}"]
     rest = [argument for argument in overrides if not argument.startswith(f"--{name}=")] if own else overrides
     begin = time.perf_counter()
     process = subprocess.Popen(
@@ -155,9 +156,10 @@ def main() -> int:
         settings.check()
     except settings.SettingError as error:
         return settings.report(str(error), error.exit_code)
-    names = (config.DATASET, config.TRAIN_DATASET)
     fine_tuned = config.FEATURE_NETWORK == "fine-tuned"
-    steps = plan(*names, fine_tuned, sample=bool({"sample", "sample_train"} & set(names if fine_tuned else names[:1])))
+    needed = {config.DATASET, config.TRAIN_DATASET} if fine_tuned else {config.DATASET}
+    drawn = {config.SAMPLE_NAME, f"{config.SAMPLE_NAME}_train"}
+    steps = plan(config.DATASET, config.TRAIN_DATASET, fine_tuned, sample=bool(needed & drawn))
     try:
         steps = chosen(steps, options.first, options.only)
     except ValueError as error:

@@ -1,0 +1,99 @@
+"""The docstrings of the stages are a contract: read here, and checked against each other, config.py and the README."""
+
+import ast
+import re
+
+import pytest
+from conftest import PROJECT
+
+from pipeline import settings
+
+STAGES = (
+    "make_sample_images.py",
+    "00.make_labels_true.py",
+    "01.img_preprocess.py",
+    "make_training_image_folders.py",
+    "02.feature_network_fine_tuning.py",
+    "03.feature_extraction.py",
+    "04.clustering_som.py",
+    "05.evaluation.py",
+    "06.visualization.py",
+)
+
+
+def docstring(stage: str) -> str:
+    return ast.get_docstring(ast.parse((PROJECT / stage).read_text(encoding="utf-8")))
+
+
+def paths(entry: str) -> list[tuple[str, str]]:
+    """`a/D/x.csv, raw_img/D/ (yours)` -> [("a/D/x.csv", ""), ("raw_img/D/", "yours")], with T taken as D."""
+    items = re.findall(r"([^\s,()]+)(?:\s*\(([^)]*)\))?", entry)
+    return [(re.sub(r"/T/", "/D/", path), note) for path, note in items]
+
+
+def covers(written: str, read: str) -> bool:
+    """Whether the file or folder `read` is `written` or lies in it."""
+    return read == written or (written.endswith("/") and read.startswith(written))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_docstring_has_commands_and_the_three_entries(stage):
+    doc = docstring(stage)
+    assert f"python {stage}" in doc
+    assert set(settings.contract(doc)) == {"Reads", "Writes", "Config"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_config_entry_names_exactly_the_settings_that_the_code_uses(stage):
+    named = set(re.findall(r"[A-Z][A-Z0-9_]+", settings.contract(docstring(stage))["Config"]))
+    assert named <= set(settings.names())
+    source = (PROJECT / stage).read_text(encoding="utf-8")
+    assert set(re.findall(r"\bconfig\.([A-Z][A-Z0-9_]+)", source)) <= named
+
+
+def test_every_file_read_has_an_earlier_writer():
+    written = []
+    for stage in STAGES:
+        entries = settings.contract(docstring(stage))
+        for path, note in paths(entries["Reads"]):
+            known = (
+                "yours" in note
+                or path in ("nothing", "config.py", "raw_img/D/")
+                or any(covers(w, path) for w in written)
+            )
+            assert known, f"{stage} reads {path}, which no earlier stage writes"
+        written += [path for path, _ in paths(entries["Writes"])]
+
+
+def test_no_file_has_two_writers():
+    writers = {}
+    for stage in STAGES:
+        for path, _ in paths(settings.contract(docstring(stage))["Writes"]):
+            assert path not in writers, f"{path} is written by {writers[path]} and by {stage}"
+            writers[path] = stage
+
+
+def test_readme_names_every_stage_and_every_file_written():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for stage in STAGES:
+        assert stage in readme
+        for path, _ in paths(settings.contract(docstring(stage))["Writes"]):
+            name = path.rstrip("/").split("/")[-1]
+            assert path in readme or name in readme, f"the README does not name {path}, which {stage} writes"
+
+
+def test_every_setting_is_used_by_some_stage():
+    sources = [*PROJECT.glob("*.py"), *(PROJECT / "pipeline").rglob("*.py"), *(PROJECT / "original_src").glob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    unused = [name for name in settings.names() if not re.search(rf"\bconfig\.{name}\b", text)]
+    assert unused == []
+
+
+def test_every_stage_has_the_guard_and_does_nothing_on_import():
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If, ast.Expr)
+    for stage in STAGES:
+        body = ast.parse((PROJECT / stage).read_text(encoding="utf-8")).body
+        assert ast.unparse(body[-1]) == "if __name__ == '__main__':\n    settings.run(main, __doc__)"
+        assert all(isinstance(node, allowed) for node in body)
+        # the one bare expression is the docstring
+        assert sum(isinstance(node, ast.Expr) for node in body) == 1, stage
