@@ -21,6 +21,7 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import joblib
@@ -86,8 +87,17 @@ def fit_surface(terms: np.ndarray, values: np.ndarray, weights: np.ndarray) -> n
     return np.linalg.solve(normal, weighted.T @ values)
 
 
-def ground_distance(lab: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """How far each pixel is from a smooth ground: a quadratic surface in L*a*b*, fitted robustly to the border.
+class Ground(NamedTuple):
+    """A smooth ground, see `fit_ground`."""
+
+    surface: np.ndarray
+    distance: np.ndarray
+    explained: float
+    noise: float
+
+
+def fit_ground(lab: np.ndarray) -> Ground:
+    """Find the smooth ground and each pixel's distance to it: a quadratic surface in L*a*b*, fitted to the border.
 
     Iteratively reweighted least squares with Tukey's biweight, on a small copy; then once more on all pixels that
     the surface explains.
@@ -98,6 +108,7 @@ def ground_distance(lab: np.ndarray) -> tuple[np.ndarray, float, float]:
 
     Returns
     -------
+    surface : float32 ndarray of shape (H, W, 3), the ground's L*a*b* at each pixel, also behind the product
     distance : float32 ndarray of shape (H, W), CIE76 colour difference to the surface
     explained : share of the border's pixels nearer than 6 to the surface, 0..1; plain grounds have over 0.9
     noise : median distance on the border; plain grounds have less than 1
@@ -122,30 +133,50 @@ def ground_distance(lab: np.ndarray) -> tuple[np.ndarray, float, float]:
             coefficients = fit_surface(terms[near], small[near], (1 - (rest[near] / 8) ** 2) ** 2)
     rest = length(ring_values - ring_terms @ coefficients)
     surface = cv2.resize(terms @ coefficients, (width, height), interpolation=cv2.INTER_LINEAR)  # (H, W, 3)
-    return length(lab - surface), float((rest < 6).mean()), float(np.median(rest))
+    return Ground(surface, length(lab - surface), float((rest < 6).mean()), float(np.median(rest)))
 
 
-def plain_mask(distance: np.ndarray, noise: float) -> np.ndarray:
-    """The product on a smooth ground from `ground_distance`: bool (H, W).
+def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of `mask` (bool, (H, W)) that is ground in shadow: bool (H, W).
+
+    A shadow keeps the ground's chroma at a lesser light and grows out of the ground without an edge; a product has one.
+    """
+    light = np.clip((lab[..., 0] + 16) / (surface[..., 0] + 16), 0.6, 1)  # cube root of the share of light
+    shaded = surface[..., 1:] * light[..., None]
+    like = (light > 0.6) & (light < 1) & (cv2.magnitude(lab[..., 1] - shaded[..., 0], lab[..., 2] - shaded[..., 1]) < 4)
+    smooth = cv2.GaussianBlur(lab[..., 0], (3, 3), 0)
+    slope = cv2.magnitude(*(cv2.Sobel(smooth, cv2.CV_32F, x, 1 - x, scale=1 / 8) for x in (1, 0)))  # L* per pixel
+    ground = (~mask).astype(np.uint8)
+    grown = cv2.erode(ground | (like & (slope < 1.5)), np.ones((3, 3), np.uint8)) | ground
+    _, parts = cv2.connectedComponents(grown, connectivity=4)
+    reached = np.zeros(parts.max() + 1, bool)
+    reached[parts[~mask]] = True
+    shadow = (reached[parts] & mask).astype(np.uint8)
+    return (cv2.dilate(shadow, np.ones((3, 3), np.uint8)) > 0) & mask & like
+
+
+def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
+    """The product on a smooth ground from `fit_ground`: float32 L*a*b* (H, W, 3) -> bool (H, W).
 
     A pixel belongs to it where it is further from the ground than the noise, than 45 % of its neighbourhood's greatest
     distance (so that the edge lies in the middle of the blend of product and ground) and than the ringing that JPEG
-    leaves beside a strong edge, and hangs together with a pixel far from the ground. Shop text goes, holes that show
-    no ground are filled.
+    leaves beside a strong edge, and hangs together with a pixel far from the ground. Shadows and shop text go, holes
+    that show no ground are filled.
     """
-    local = cv2.dilate(distance, np.ones((5, 5), np.uint8))
+    weakest = max(3.0, 4 * ground.noise)
+    shadow = shadow_mask(lab, ground.surface, ground.distance > weakest)
+    local = cv2.dilate(ground.distance, np.ones((5, 5), np.uint8))
     block = cv2.dilate(local, np.ones((13, 13), np.uint8))
-    weakest = max(3.0, 4 * noise)
-    weak = (distance > np.maximum(np.maximum(0.45 * local, 0.06 * block), weakest)).astype(np.uint8)
-    _, parts = cv2.connectedComponents(weak, connectivity=8)
+    weak = (ground.distance > np.maximum(np.maximum(0.45 * local, 0.06 * block), weakest)) & ~shadow
+    _, parts = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
     strong = np.zeros(parts.max() + 1, bool)
-    strong[parts[distance > np.clip(distance.max() / 2, weakest, 12)]] = True
+    strong[parts[ground.distance > np.clip(ground.distance.max() / 2, weakest, 12)]] = True
     strong[0] = False
-    return fill_holes(without_text(strong[parts]), distance)
+    return fill_holes(without_text(strong[parts]), np.where(shadow, 0, ground.distance))
 
 
 def without_text(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest part of a mask (H, W) and those of an eighth of its area that do not look like a line of text.
+    """Keep the largest part of a mask (H, W) and those of 30 % of its area that do not look like a line of text.
 
     Parts nearer to each other than 3 % of the longest side count as one, so the letters of a word do.
     """
@@ -156,7 +187,7 @@ def without_text(mask: np.ndarray) -> np.ndarray:
         return mask
     area = np.bincount(parts[mask], minlength=n)
     largest = area.argmax()
-    keep = area >= 0.12 * area[largest]
+    keep = area >= 0.3 * area[largest]
     for i in np.flatnonzero(keep):
         x, y, w, h, _ = boxes[i]
         if i != largest:
@@ -184,7 +215,7 @@ def fill_holes(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
     outside = open_ & (parts == parts[0, 0])
     holes = open_ & ~outside
     size = boxes[:, cv2.CC_STAT_AREA]
-    shows_ground = (np.bincount(parts[near > 0], minlength=n) > 0.3 * size) & (size > 0.0004 * mask.size)
+    shows_ground = (np.bincount(parts[near > 0], minlength=n) > 0.3 * size) & (size > 0.001 * mask.size)
     ground = shows_ground[parts] & holes
     if ground.sum() > 0.5 * (closed.sum() + holes.sum()):
         ground[:] = False
@@ -327,6 +358,22 @@ def sobel_mask(image_bgr: np.ndarray) -> np.ndarray:
 # ---- one image -----------------------------------------------------------------------------------
 
 
+def frame_width(image_bgr: np.ndarray) -> int:
+    """Width in pixels of a frame of one colour around the image, at most 8 % of the longest side; 0 for none."""
+    colour = image_bgr[0, 0].astype(np.int16)
+    for inset in range(round(0.08 * max(image_bgr.shape))):
+        inner = image_bgr[inset : len(image_bgr) - inset, inset : image_bgr.shape[1] - inset]
+        if min(inner.shape[:2]) < 16:
+            break
+        lines = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])  # (n, 3)
+        other = (np.abs(lines - colour).max(axis=1) > 30).mean()
+        if other > 0.6:
+            return inset + 1 if inset else 0  # the next line is blended with the frame
+        if other > 0.1 and inset < 2:
+            break
+    return 0
+
+
 def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, float]:
     """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
@@ -336,6 +383,10 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
     height, width = image_bgr.shape[:2]
+    frame = frame_width(image_bgr) if method != "sobel" else 0
+    if frame:
+        mask, method, trust = find_mask(image_bgr[frame : height - frame, frame : width - frame], method)
+        return np.pad(mask, frame), method, trust
     small_bgr = cv2.resize(image_bgr, size_within(width, height, GRABCUT_SIZE), interpolation=cv2.INTER_AREA)
     small_lab = to_lab(small_bgr)
     if method == "sobel":
@@ -343,11 +394,12 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         return mask, method, 1 - colour_overlap(small_lab, mask)
     rivals = []
     if method in ("auto", "plain"):
-        distance, explained, noise = ground_distance(to_lab(image_bgr))
-        if method == "plain" or (explained >= 0.75 and noise <= 1):
-            mask = plain_mask(distance, noise)
-            if method == "plain" or (explained >= 0.9 and noise <= 0.6):
-                return mask, "plain", explained if plausible(mask) else 0.0
+        lab = to_lab(image_bgr)
+        ground = fit_ground(lab)
+        if method == "plain" or (ground.explained >= 0.75 and ground.noise <= 1):
+            mask = plain_mask(lab, ground)
+            if method == "plain" or (ground.explained >= 0.9 and ground.noise <= 0.6):
+                return mask, "plain", ground.explained if plausible(mask) else 0.0
             rivals.append((colour_overlap(small_lab, mask), "plain", mask))
     for mask in cluttered_masks(small_bgr, small_lab):
         rivals.append((colour_overlap(small_lab, mask), "grabcut", mask))
@@ -433,8 +485,6 @@ def preprocess_image(dataset: str, name: str, overrides: dict[str, object]) -> d
     """
     cv2.setNumThreads(1)  # the workers share the cores among them
     vars(config).update(overrides)
-    if problem := files.name_problem(name):
-        return {"image": name, "reason": problem}
     try:
         image_bgr, alpha = images.read_image(files.raw_img_dir(dataset) / name)
         mask, method, trust = remove_background(image_bgr, alpha, config.BACKGROUND_METHOD)
