@@ -2,374 +2,753 @@
 
     python 04.clustering_som.py
     python 04.clustering_som.py --CLUSTER_GRANULARITY=1.3
+    python 04.clustering_som.py --DATASET=tomorrow --ASSIGN_TO=today
 
-1. A map with one unit per few images is trained on all features (`pipeline/som.py`), without dimension reduction.
+1. A map with one unit per few images is trained on all features, without dimension reduction (`pipeline/som.py`).
 2. The map tells where an image's neighbours are: they are looked for among the images of the nearest units only,
    so that time grows linearly with the number of images.
-3. Infomap groups the images on the graph of their k nearest neighbours, once for each k of SCALES. Small k finds
-   small clusters, large k finds large ones.
-4. The scale whose clusters lie furthest apart (largest mean silhouette) is taken: that predicts the number.
-CLUSTER_GRANULARITY and N_CLUSTERS cut finer or coarser from what 1 to 3 stored, without training again.
+3. Infomap groups the images on the graph of their k nearest neighbours, for each k of SCALES: a small k finds small
+   clusters, a large k large ones. Each image then goes to the cluster of most of its neighbours.
+4. The scale whose clusters stand apart best (by their silhouettes) is taken: that predicts the number of clusters.
 
-Reads:  data/D/features.npy, data/D/img_paths.txt
+Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
+CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
+A file data/D/corrections.csv with the columns image_a, image_b and verdict ("same" or "different") is honoured.
+ASSIGN_TO names the data set of an earlier run: images that belong to one of its clusters get that cluster's id, the
+others are grouped under new ids. ids of the earlier run never change.
+
+Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours)
 Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, data/D/labels_pred.npy,
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
-Config: DATASET, RANDOM_SEED, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION, SOM_EPOCHS,
-        N_CLUSTERS, CLUSTER_GRANULARITY
+Config: DATASET, RANDOM_SEED, N_JOBS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION,
+        SOM_EPOCHS, N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
 """
 
+import hashlib
 import heapq
 import random
 import time
+import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import igraph
+import joblib
 import numpy as np
 from scipy import sparse
+from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 import config
 from pipeline import files, settings, som
 
-SCALES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 60)  # nearest neighbours that an image is linked to
-CANDIDATES = 2000  # images among which the neighbours of an image are looked for
+# nearest neighbours that an image is linked to; a row is left out where larger clusters only get worse
+SCALES = ((1, 2, 3, 4, 5, 6, 7, 8, 10, 12), (15, 20, 25), (30, 40, 50), (60, 80, 100))
+WORSE = 0.85  # share of the best score under which the last scale of a row ends the search
+VOTERS = 10  # neighbours that vote on an image's cluster, at most
+CANDIDATES = 2000  # images among which the neighbours of an image are looked for, at least
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
+HELD_VALUES = 1 << 27  # features kept in memory up to this number of values (512 MB), else read when needed
+SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
+RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
 GRANULARITIES = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0)  # cuts kept for the report
 TRAINING_SETTINGS = ("RANDOM_SEED", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS", "SOM_TOPOLOGY", "SOM_INITIALISATION",
                      "SOM_EPOCHS")  # fmt: skip
 
 
 class Training(NamedTuple):
-    """All that a cut needs, as kept in som_training.npz; n images, of which m differ from one another."""
+    """All that a cut needs, as kept in som_training.npz: n images, of which m differ from one another."""
 
-    weights: np.ndarray  # (rows, cols, n_features) float32
-    centre: np.ndarray  # (n_features,) float32, see som.Directions
+    weights: np.ndarray  # (rows, cols, n_features) float32, directions around `centre`
+    centre: np.ndarray  # (n_features,) float32
     units: np.ndarray  # (n, 2) int32, nearest and second nearest unit
-    distances: np.ndarray  # (n, 2) float32
-    first_of: np.ndarray  # (n,) int32, the one of m different images that each is
+    distances: np.ndarray  # (n, 2) float32, to these units
+    first_of: np.ndarray  # (n,) int32, which of the m different images each is
     neighbours: np.ndarray  # (m, k) int32, nearest first
-    similarity: np.ndarray  # (m, k) float32, cosine, -1..1
-    scales: np.ndarray  # (n_scales,) int32
-    partitions: np.ndarray  # (n_scales, m) int32
-    silhouettes: np.ndarray  # (n_scales,) float32
+    similarity: np.ndarray  # (m, k) float32, cosine of the directions
+    partitions: np.ndarray  # (n_partitions, m) int32, number of clusters ascending
+    predicted: np.ndarray  # () int64, the partition that stands apart best
+    interval: np.ndarray  # (2,) int64, 95 % interval of the number of clusters
+    cuts: np.ndarray  # (len(GRANULARITIES), m) int32
 
 
-# ---- the map and the neighbours ---------------------------------------------------------------------
+# ---- 1. the map -------------------------------------------------------------------------------------
 
 
 def check_finite(features: np.ndarray, img_paths: list[str]) -> None:
     """Raise UserError naming the rows of `features` that hold NaN or infinity."""
-    bad = [
-        rows.start + np.flatnonzero(~np.isfinite(features[rows]).all(axis=1)) for rows in som.chunks(*features.shape)
-    ]
-    bad = np.concatenate(bad)
+    parts = som.chunks(*features.shape)
+    bad = np.concatenate(
+        [part.start + np.flatnonzero(~np.isfinite(features[part].astype(np.float32)).all(axis=1)) for part in parts]
+    )
     if len(bad):
         named = ", ".join(f"{row} ({img_paths[row]})" for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
         raise settings.UserError(
-            f"{files.shown(files.data_dir(config.DATASET))}/features.npy: {len(bad)} rows hold NaN or infinite values: "
-            f"{named}; run 03.feature_extraction.py again"
+            f"{files.shown(files.data_dir(config.DATASET))}/features.npy: {len(bad)} rows hold NaN or infinite "
+            f"values: {named}; run 03.feature_extraction.py again"
         )
 
 
 def different(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that differ from all earlier ones, and for each row which of those it equals.
+    """Find rows that are there more than once: a photograph used many times would pull a cluster together.
 
-    A photograph that is there many times would pull a cluster together: it takes part in the grouping once.
+    Returns
+    -------
+    rows : ndarray of shape (m,), the rows that differ from all earlier ones
+    first_of : ndarray of shape (n,), int32, for each row which of those m it equals
+
+    >>> different(np.array([[1.0], [2.0], [1.0]]))
+    (array([0, 1]), array([0, 1, 0], dtype=int32))
     """
     seen: dict[bytes, int] = {}
     first_of = np.empty(len(features), np.int32)
-    rows = []
     for part in som.chunks(*features.shape):
         for row, values in enumerate(np.ascontiguousarray(features[part]), start=part.start):
-            key = values.tobytes() if values.nbytes < 32 else _digest(values)
-            first_of[row] = seen.setdefault(key, len(seen))
-            if first_of[row] == len(rows):
-                rows.append(row)
-    return np.array(rows), first_of
+            first_of[row] = seen.setdefault(hashlib.blake2b(values, digest_size=16).digest(), len(seen))
+    return np.unique(first_of, return_index=True)[1], first_of
 
 
-def _digest(values: np.ndarray) -> bytes:
-    import hashlib
+def train_map(data: som.Directions, n_different: int):
+    """Train the map on all images; returns the MiniSom."""
+    rows, cols = som.map_shape(n_different, config.SOM_IMAGES_PER_UNIT, config.SOM_MAX_UNITS)
+    grid = som.new_map(rows, cols, data.shape[1], config.SOM_TOPOLOGY, config.RANDOM_SEED)
+    som.initialise(grid, data, config.SOM_INITIALISATION, config.RANDOM_SEED)
+    som.train_batch(grid, data, config.SOM_EPOCHS)
+    return grid
 
-    return hashlib.blake2b(values, digest_size=16).digest()
+
+# ---- 2. the neighbours ------------------------------------------------------------------------------
 
 
-def tiles(unit_of_image: np.ndarray, rows: int, cols: int) -> list[np.ndarray]:
-    """Rectangles of the map with at most TILE_IMAGES images each (or of one unit): arrays of their hit units."""
-    hits = np.bincount(unit_of_image, minlength=rows * cols).reshape(rows, cols)
+class Tile(NamedTuple):
+    """Images of adjoining units, with the images of all units near to them."""
+
+    members: np.ndarray  # indices of at most TILE_IMAGES images
+    candidates: np.ndarray  # indices of about CANDIDATES images, the members among them
+
+
+def tiles(weights: np.ndarray, unit_of_image: np.ndarray) -> list[Tile]:
+    """Cut the map into rectangles of at most TILE_IMAGES images; each with the images of its nearest units.
+
+    Every image is a member of one tile. With n_images * CANDIDATES candidates in all, what is done tile by tile
+    takes time linear in the number of images.
+    """
+    rows, cols, n_features = weights.shape
+    hits = np.bincount(unit_of_image, minlength=rows * cols)
+    order = np.argsort(unit_of_image, kind="stable")
+    start = np.concatenate([[0], np.cumsum(hits)])
+    hit = np.flatnonzero(hits)
+    hit_weights = weights.reshape(-1, n_features)[hit]
+    lengths = np.einsum("uf,uf->u", hit_weights, hit_weights)
+
+    def images_of(units: np.ndarray) -> np.ndarray:
+        return np.concatenate([order[start[unit] : start[unit + 1]] for unit in units])
+
     found, todo = [], [(0, rows, 0, cols)]
     while todo:
-        r0, r1, c0, c1 = todo.pop()
-        here = hits[r0:r1, c0:c1]
-        if here.sum() <= TILE_IMAGES or here.size == 1:
-            row, col = np.nonzero(here)
-            if len(row):
-                found.append((row + r0) * cols + col + c0)
-        elif r1 - r0 >= c1 - c0:
-            middle = (r0 + r1) // 2
-            todo += [(r0, middle, c0, c1), (middle, r1, c0, c1)]
-        else:
-            middle = (c0 + c1) // 2
-            todo += [(r0, r1, c0, middle), (r0, r1, middle, c1)]
+        top, bottom, left, right = todo.pop()
+        inside = np.zeros((rows, cols), bool)
+        inside[top:bottom, left:right] = True
+        units = np.flatnonzero(inside.ravel() & (hits > 0))
+        if hits[units].sum() > TILE_IMAGES and bottom - top > 1 and bottom - top >= right - left:
+            middle = (top + bottom) // 2
+            todo += [(top, middle, left, right), (middle, bottom, left, right)]
+        elif hits[units].sum() > TILE_IMAGES and right - left > 1:
+            middle = (left + right) // 2
+            todo += [(top, bottom, left, middle), (top, bottom, middle, right)]
+        elif len(units):
+            gap = (lengths - 2 * (weights.reshape(-1, n_features)[units] @ hit_weights.T)).min(axis=0)
+            gap[np.isin(hit, units)] = -np.inf
+            near = hit[np.argsort(gap, kind="stable")]
+            members = images_of(units)
+            enough = np.searchsorted(np.cumsum(hits[near]), CANDIDATES) + 1
+            around = images_of(near[:enough])
+            for begin in range(0, len(members), TILE_IMAGES):
+                some = members[begin : begin + TILE_IMAGES]
+                if len(around) > 4 * CANDIDATES:  # a unit with very many images: those that come next in it
+                    ring = np.arange(begin - CANDIDATES, begin + TILE_IMAGES + CANDIDATES) % len(around)
+                    found.append(Tile(some, np.unique(around[ring])))
+                else:
+                    found.append(Tile(some, around))
     return found
 
 
-def nearest_images(data: som.Directions, weights: np.ndarray, unit_of_image: np.ndarray, k: int):
-    """The k nearest images of each image, looked for among the images of the units nearest to its own.
-
-    Parameters
-    ----------
-    data : Directions of shape (n_images, n_features)
-    weights : ndarray of shape (rows, cols, n_features)
-    unit_of_image : ndarray of shape (n_images,), row * cols + col
-    k : 1..n_images - 1
+def nearest_images(data: "som.Directions | np.ndarray", tiling: list[Tile], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest images of each image, looked for among the candidates of its tile.
 
     Returns
     -------
     neighbours : ndarray of shape (n_images, k), int32, nearest first
     similarity : ndarray of shape (n_images, k), float32, cosine
-
-    Each tile of the map has at least CANDIDATES candidates (all images where there are fewer), so that the work is
-    n_images * CANDIDATES * n_features.
     """
-    rows, cols, n_features = weights.shape
-    flat = weights.reshape(-1, n_features)
-    hit = np.unique(unit_of_image)
-    order = np.argsort(unit_of_image, kind="stable")
-    start = np.searchsorted(unit_of_image[order], np.arange(rows * cols + 1))
-    lengths = np.einsum("uf,uf->u", flat[hit], flat[hit])
     neighbours = np.empty((len(data), k), np.int32)
     similarity = np.empty((len(data), k), np.float32)
-    for tile in tqdm(tiles(unit_of_image, rows, cols), desc="neighbours", unit="tile", disable=None):
-        members = np.concatenate([order[start[unit] : start[unit + 1]] for unit in tile])
-        gap = (lengths - 2 * (flat[tile] @ flat[hit].T)).min(axis=0)
-        gap[np.isin(hit, tile)] = -np.inf
-        near = hit[np.argsort(gap, kind="stable")]
-        enough = np.searchsorted(np.cumsum(start[near + 1] - start[near]), max(CANDIDATES, k + 1)) + 1
-        candidates = np.concatenate([order[start[unit] : start[unit + 1]] for unit in near[:enough]])
-        for begin in range(0, len(members), CANDIDATES):
-            some = members[begin : begin + CANDIDATES]
-            among = candidates
-            if len(among) > 4 * CANDIDATES:  # one unit with very many images: those next to them in order
-                among = np.unique(np.r_[np.arange(begin - CANDIDATES, begin + 2 * CANDIDATES) % len(candidates)])
-                among = candidates[among]
-            cosine = data[some] @ data[among].T
-            cosine[some[:, None] == among[None, :]] = -np.inf
-            top = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-            value = np.take_along_axis(cosine, top, axis=1)
-            rank = np.lexsort((among[top], -value), axis=1)
-            neighbours[some] = among[np.take_along_axis(top, rank, axis=1)]
-            similarity[some] = np.take_along_axis(value, rank, axis=1)
+    for members, candidates in tqdm(tiling, desc="neighbours", unit="tile", disable=None):
+        cosine = data[members] @ data[candidates].T
+        cosine[members[:, None] == candidates[None, :]] = -np.inf
+        top = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+        value = np.take_along_axis(cosine, top, axis=1)
+        rank = np.lexsort((candidates[top], -value), axis=1)
+        neighbours[members] = candidates[np.take_along_axis(top, rank, axis=1)]
+        similarity[members] = np.take_along_axis(value, rank, axis=1)
     return neighbours, similarity
 
 
-# ---- grouping at many scales ------------------------------------------------------------------------
+# ---- 3. grouping at every scale ---------------------------------------------------------------------
 
 
-def neighbour_graph(neighbours: np.ndarray, k: int) -> igraph.Graph:
-    """The graph that links each image with its k nearest; a link that both have counts twice."""
-    n = len(neighbours)
-    a, b = np.repeat(np.arange(n), k), neighbours[:, :k].ravel()
-    links = sparse.coo_matrix((np.ones(n * k, np.float32), (np.minimum(a, b), np.maximum(a, b))), (n, n)).tocsr()
-    links.sum_duplicates()
-    links = links.tocoo()
-    graph = igraph.Graph(n=n, edges=np.column_stack([links.row, links.col]))
-    graph.es["weight"] = links.data
-    return graph
-
-
-def communities(neighbours: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Infomap on the graph of the k nearest neighbours: (m,) int32 (Rosvall & Bergstrom 2008,
+def communities(neighbours: np.ndarray, weights: np.ndarray, seed: int) -> np.ndarray:
+    """Infomap on the graph that links each image with its neighbours (Rosvall & Bergstrom 2008,
     doi:10.1073/pnas.0706851105).
+
+    neighbours, weights : ndarrays of shape (m, k); where two images have each other, their weights add up.
+    Returns the community of each image, (m,) int32.
     """
+    m, k = neighbours.shape
+    a, b = np.repeat(np.arange(m), k), neighbours.ravel()
+    links = sparse.coo_matrix((weights.ravel(), (np.minimum(a, b), np.maximum(a, b))), (m, m)).tocsr().tocoo()
     igraph.set_random_number_generator(random.Random(seed))
-    found = neighbour_graph(neighbours, k).community_infomap(edge_weights="weight", trials=2)
-    return np.array(found.membership, np.int32)
+    graph = igraph.Graph(n=m, edges=np.column_stack([links.row, links.col]))
+    return np.array(graph.community_infomap(edge_weights=links.data.tolist(), trials=1).membership, np.int32)
 
 
-def cluster_sums(data: som.Directions, cluster: np.ndarray) -> np.ndarray:
-    """Sum of the directions in each cluster, (n_clusters, n_features) float64."""
-    sums = np.zeros((cluster.max() + 1, data.shape[1]))
-    for rows in som.chunks(*data.shape):
-        part = data[rows]
-        member = sparse.csr_matrix((np.ones(len(part)), (cluster[rows], np.arange(len(part)))), (len(sums), len(part)))
-        sums += member @ part
-    return sums
+def voted(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n_rounds: int = 6) -> np.ndarray:
+    """Let each image join the cluster of most of its nearest neighbours, several times.
+
+    As many neighbours vote as half its cluster has images, 2 to VOTERS, with the square of their similarity.
+    Returns clusters numbered 0, 1, ... without gaps, (m,) int32.
+    """
+    nearest = neighbours[:, :VOTERS]
+    strength = np.maximum(similarity[:, :VOTERS], 1e-6) ** 2
+    for _ in range(n_rounds):
+        n_voters = np.clip(np.bincount(cluster)[cluster] // 2, 2, VOTERS)
+        vote = strength * (np.arange(nearest.shape[1]) < n_voters[:, None])
+        best = np.empty_like(cluster)
+        for rows in som.chunks(len(cluster), VOTERS * VOTERS):
+            theirs = cluster[nearest[rows]]
+            total = ((theirs[:, :, None] == theirs[:, None, :]) * vote[rows, None, :]).sum(axis=2)
+            total += (theirs == cluster[rows, None]) * 1e-6  # on a tie, stay
+            best[rows] = np.take_along_axis(theirs, total.argmax(axis=1)[:, None], axis=1)[:, 0]
+        if np.array_equal(best, cluster):
+            break
+        cluster = np.unique(best, return_inverse=True)[1].astype(np.int32)
+    return cluster
 
 
-def silhouette(data: som.Directions, cluster: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+# ---- 4. the scale that stands apart best ------------------------------------------------------------
+
+
+def silhouette(data: "som.Directions | np.ndarray", cluster: np.ndarray, tiling: list[Tile]) -> np.ndarray:
     """Silhouette of each image by mean cosine distances, (m,) float32, -1..1; 0 in a cluster of one image.
 
-    (b - a) / max(a, b), a = mean distance to the other images of its cluster, b = the smallest mean distance to the
-    images of another cluster (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7). The mean cosine to a cluster is the
-    cosine to the mean of its directions, so that no pair of images is looked at; the other clusters considered are
-    those of the image's neighbours and the eight nearest to its own.
+    (b - a) / max(a, b), a = mean distance to the other images of its cluster, b = smallest mean distance to another
+    cluster that has images among its tile's candidates (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7). The mean
+    cosine to a cluster is the cosine to the mean of its directions, so no pair of images is looked at.
     """
     size = np.bincount(cluster)
-    sums = cluster_sums(data, cluster)
-    means = (sums / size[:, None]).astype(np.float32)
-    result = np.zeros(len(data), np.float32)
-    if len(size) < 2:
-        return result
-    for rows in som.chunks(len(data), max(data.shape[1], len(size))):
-        part, own = data[rows], cluster[rows]
-        cosine = part @ means.T
-        mine = np.take_along_axis(cosine, own[:, None], axis=1)[:, 0]
-        a = 1 - (mine * size[own] - 1) / np.maximum(size[own] - 1, 1)
-        cosine[np.arange(len(own)), own] = -np.inf
-        b = 1 - cosine.max(axis=1)
-        result[rows] = np.where(size[own] > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-12), 0)
+    means = np.zeros((len(size), data.shape[1]))
+    for rows in som.chunks(*data.shape):
+        part = data[rows]
+        member = sparse.csr_matrix((np.ones(len(part)), (cluster[rows], np.arange(len(part)))), (len(size), len(part)))
+        means += member @ part
+    means = (means / size[:, None]).astype(np.float32)
+    result = np.zeros(len(cluster), np.float32)
+    for members, candidates in tiling:
+        own = cluster[members]
+        near = np.unique(cluster[candidates])
+        cosine = data[members] @ means[near].T
+        mine = np.searchsorted(near, own)[:, None]
+        a = 1 - (np.take_along_axis(cosine, mine, axis=1)[:, 0] * size[own] - 1) / np.maximum(size[own] - 1, 1)
+        np.put_along_axis(cosine, mine, -np.inf, axis=1)
+        # where no other cluster is near: the centre of all images, at a right angle
+        b = 1 - np.maximum(cosine.max(axis=1), 0)
+        result[members] = np.where(size[own] > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-9), 0)
     return result
 
 
+class Scale(NamedTuple):
+    """One partition and how well it stands apart; m images."""
+
+    cluster: np.ndarray  # (m,) int32, after `voted`
+    before: np.ndarray  # (m,) float32, silhouettes before the vote
+    after: np.ndarray  # (m,) float32, silhouettes after it
+
+
+def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: int) -> Scale:
+    """Steps 3 and 4 for one graph: each image linked with its nearest ones, by `weights` of shape (k,)."""
+    links = neighbours[:, : len(weights)]
+    found = communities(links, np.tile(weights, (len(links), 1)), seed)
+    cluster = voted(found, neighbours, similarity)
+    return Scale(cluster, silhouette(data, found, tiling), silhouette(data, cluster, tiling))
+
+
+def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
+    """Group the images at each scale of SCALES up to m / 5 neighbours, once with equal links and once with links that
+    weaken with the rank of the neighbour.
+
+    Returns the scales by number of clusters ascending, and the neighbours and similarities, (m, 2 * VOTERS) each.
+    """
+    m = len(data)
+    rows = [[k for k in row if k <= max(1, m // 5)] for row in SCALES]
+    neighbours, similarity = nearest_images(data, tiling, max(k for row in rows for k in row))
+    run = joblib.Parallel(n_jobs=settings.n_jobs() if m > 2000 else 1)  # workers take a second to start
+    found: list[Scale] = []
+    for row in tqdm([row for row in rows if row], desc="scales", disable=None):
+        jobs = [(k, np.ones(k, np.float32)) for k in row]
+        jobs += [(k, 1 - np.arange(k, dtype=np.float32) / k) for k in row if k > 2]
+        found += run(
+            joblib.delayed(at_scale)(neighbours, similarity, weights, data, tiling, seed)
+            for k, weights in sorted(jobs, key=lambda job: -job[0])
+        )
+        reached = parts_of(found)
+        reached = scores(reached, np.ones(reached.shape[2]))
+        if reached[-len(jobs)] < WORSE * reached.max():  # the largest k of this row
+            break
+    found.sort(key=lambda scale: int(scale.cluster.max()))
+    return found, neighbours[:, : 2 * VOTERS], similarity[:, : 2 * VOTERS]
+
+
+def parts_of(scales: list[Scale]) -> np.ndarray:
+    """What the score of each scale is made of, summed over at most 1,000 parts of the images (every 1,000th image).
+
+    Returns an ndarray of shape (4, n_scales, n_parts): number of images, their silhouettes before the vote, and with
+    each cluster counted once (its images share that) the clusters and their silhouettes after the vote.
+    """
+    m = len(scales[0].cluster)
+    part = np.arange(m) % 1000
+    sums = []
+    for cluster, before, after in scales:
+        share = 1 / np.bincount(cluster)[cluster]
+        sums.append([np.bincount(part, weights) for weights in (np.ones(m), before, share, after * share)])
+    return np.array(sums).transpose(1, 0, 2)
+
+
+def scores(parts: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """How well the clusters of each scale stand apart, (n_scales,), each of the parts counted `count` times.
+
+    Twice the images' mean silhouette before the vote (the vote flatters coarse partitions), plus the mean of the
+    clusters' mean silhouettes after it, which many small poor clusters lower.
+    """
+    n_images, before, clusters, after = parts @ count
+    return 2 * before / n_images + after / clusters
+
+
+def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
+    """Choose the scale that predicts the number of clusters.
+
+    Returns
+    -------
+    best : index of the scale with the best score; scores are smoothed over scales with about as many clusters, since
+        a single one may score high by chance
+    interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number
+    """
+    numbers = np.array([int(scale.cluster.max()) + 1 for scale in scales])
+    near = np.exp(-((np.log(numbers)[:, None] - np.log(numbers)[None, :]) ** 2) / (2 * SMOOTHING**2))
+    near = 0.9 * near / near.sum(axis=1, keepdims=True) + 0.1 * np.eye(len(numbers))
+    parts = parts_of(scales)
+    best = int((near @ scores(parts, np.ones(parts.shape[2]))).argmax())
+    rng = np.random.default_rng(seed)
+    resamples = rng.poisson(1.0, (RESAMPLES, parts.shape[2])) + 1e-9  # never nothing at all
+    drawn = [numbers[(near @ scores(parts, count)).argmax()] for count in resamples]
+    low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
+    return best, np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
+
+
 def train(features: np.ndarray) -> Training:
-    """Train the map, find the neighbours, group at every scale."""
+    """Steps 1 to 4: train the map, find the neighbours, group at every scale, choose the scale."""
     rows_used, first_of = different(features)
     data = som.Directions(features)
-    rows, cols = som.map_shape(len(rows_used), config.SOM_IMAGES_PER_UNIT, config.SOM_MAX_UNITS)
-    grid = som.new_map(rows, cols, features.shape[1], config.SOM_TOPOLOGY, config.RANDOM_SEED)
-    som.initialise(grid, data, config.SOM_INITIALISATION, config.RANDOM_SEED)
-    som.train_batch(grid, data, config.SOM_EPOCHS)
+    grid = train_map(data, len(rows_used))
     units, distances = som.assign(grid, data)
-    weights = grid.get_weights().astype(np.float32)
-
-    if len(rows_used) < len(features):
-        data = som.Directions(features[rows_used], data.centre)
-    m = len(data)
-    scales = [k for k in SCALES if k <= m / 4] if m >= 4 else []
-    neighbours = np.empty((m, 0), np.int32)
-    similarity = np.empty((m, 0), np.float32)
-    partitions, silhouettes = [np.arange(m, dtype=np.int32)], [0.0]
-    if scales:
-        neighbours, similarity = nearest_images(data, weights, units[rows_used, 0], scales[-1])
-        partitions = [communities(neighbours, k, config.RANDOM_SEED) for k in scales]
-        silhouettes = [silhouette(data, cluster, neighbours).mean() for cluster in partitions]
-    return Training(
-        weights, data.centre, units, distances, first_of, neighbours, similarity,
-        np.array(scales or [0], np.int32), np.stack(partitions), np.array(silhouettes, np.float32),
-    )  # fmt: skip
+    weights, centre = grid.get_weights().astype(np.float32), data.centre
+    m = len(rows_used)
+    if m < 4:  # too few to say what is near: each is its own cluster
+        partitions, best, interval = np.arange(m, dtype=np.int32)[None], 0, np.array([m, m])
+        neighbours, similarity = np.empty((m, 0), np.int32), np.empty((m, 0), np.float32)
+    else:
+        data = som.Directions(features, centre, rows_used)
+        if m * features.shape[1] <= HELD_VALUES:
+            data = data[:]
+        scales, neighbours, similarity = all_scales(data, tiles(weights, units[rows_used, 0]), config.RANDOM_SEED)
+        best, interval = best_scale(scales, config.RANDOM_SEED)
+        partitions = np.stack([scale.cluster for scale in scales])
+    training = Training(weights, centre, units, distances, first_of, neighbours, similarity,
+                        partitions, np.int64(best), interval, np.empty((0, m), np.int32))  # fmt: skip
+    return training._replace(cuts=np.stack([cut(training, granularity) for granularity in GRANULARITIES]))
 
 
-# ---- cutting ----------------------------------------------------------------------------------------
+# ---- cutting finer or coarser -----------------------------------------------------------------------
 
 
 def merged(cluster: np.ndarray, neighbours: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Join the two clusters with the most links between them, for their sizes, until `n_clusters` are left."""
-    n = cluster.max() + 1
-    links: list[dict[int, float]] = [{} for _ in range(n)]
-    a = np.repeat(cluster, min(10, neighbours.shape[1]))
-    b = cluster[neighbours[:, :10]].ravel()
-    pairs = sparse.coo_matrix((np.ones(len(a)), (a, b)), (n, n)).tocsr()
+    """Join the two clusters with the most links between them, for their sizes, until `n_clusters` are left.
+
+    Links are the images' VOTERS nearest neighbours. Clusters that nothing links are joined smallest first.
+    Takes time in the number of links, not in that of pairs of clusters.
+    """
+    n = int(cluster.max()) + 1
+    nearest = neighbours[:, :VOTERS]
+    ends = np.repeat(cluster, nearest.shape[1]), cluster[nearest].ravel()
+    pairs = sparse.coo_matrix((np.ones(nearest.size), ends), (n, n)).tocsr()
     pairs = (pairs + pairs.T).tocoo()
-    for i, j, value in zip(pairs.row.tolist(), pairs.col.tolist(), pairs.data.tolist(), strict=True):
+    links: list[dict[int, float]] = [{} for _ in range(n)]
+    for i, j, count in zip(pairs.row.tolist(), pairs.col.tolist(), pairs.data.tolist(), strict=True):
         if i != j:
-            links[i][j] = value
+            links[i][j] = count
     size = np.bincount(cluster).astype(float).tolist()
-    heap = [(-value / (size[i] * size[j]) ** 0.5, i, j) for i in range(n) for j, value in links[i].items() if i < j]
+
+    def strength(i: int, j: int) -> float:
+        return -links[i].get(j, 0) / (size[i] * size[j]) ** 0.5
+
+    heap = [(strength(i, j), i, j) for i in range(n) for j in links[i] if i < j]
     heapq.heapify(heap)
-    parent = list(range(n))
-    left = n
-    while left > n_clusters:
-        if heap:
-            score, i, j = heapq.heappop(heap)
-            if parent[i] != i or parent[j] != j or -score != links[i].get(j, 0) / (size[i] * size[j]) ** 0.5:
-                continue
-        else:  # nothing links the rest: the two smallest
-            i, j = sorted(sorted((k for k in range(n) if parent[k] == k), key=size.__getitem__)[:2])
-        parent[j] = i
+    smallest = [(size[i], i) for i in range(n)]
+    heapq.heapify(smallest)
+    into = np.arange(n)
+    for _ in range(n - n_clusters):
+        while heap:
+            known, i, j = heapq.heappop(heap)
+            if into[i] == i and into[j] == j and known == strength(i, j):
+                break
+        else:
+            pair = []
+            while len(pair) < 2:
+                count, i = heapq.heappop(smallest)
+                if into[i] == i and count == size[i]:
+                    pair.append(i)
+            i, j = sorted(pair)
+        into[j] = i
         size[i] += size[j]
-        for other, value in links[j].items():
+        heapq.heappush(smallest, (size[i], i))
+        for other, count in links[j].items():
+            del links[other][j]
             if other != i:
-                links[i][other] = links[other][i] = links[i].get(other, 0) + value
-                links[other].pop(j, None)
-        links[i].pop(j, None)
-        for other, value in links[i].items():
-            heapq.heappush(heap, (-value / (size[i] * size[other]) ** 0.5, min(i, other), max(i, other)))
-        left -= 1
-    for i in range(n):  # parents have lower numbers or were joined later
-        while parent[i] != parent[parent[i]]:
-            parent[i] = parent[parent[i]]
-    return np.unique(np.array(parent)[cluster], return_inverse=True)[1].astype(np.int32)
+                links[i][other] = links[other][i] = links[i].get(other, 0) + count
+        for other in links[i]:
+            heapq.heappush(heap, (strength(i, other), *sorted((i, other))))
+    while (into != into[into]).any():
+        into = into[into]
+    return np.unique(into[cluster], return_inverse=True)[1].astype(np.int32)
 
 
-def cut(training: Training, n_clusters: int) -> np.ndarray:
-    """Exactly `n_clusters` clusters of the m different images (at most m), from the stored partitions."""
+def cut(training: Training, granularity: float, n_clusters: int = 0) -> np.ndarray:
+    """Clusters of the m different images: `granularity` times as many as predicted (or as `n_clusters`, if given).
+
+    The partition that has as many clusters, or the next more of them, is joined down to the number. Beyond the
+    finest partition, the images farthest from their neighbours become clusters of their own.
+    """
+    if granularity == 1 and not n_clusters:
+        return training.partitions[training.predicted]
     numbers = training.partitions.max(axis=1) + 1
-    enough = np.flatnonzero(numbers >= n_clusters)
-    if len(enough):
-        start = enough[np.argmin(numbers[enough])]
-        return merged(training.partitions[start], training.neighbours, n_clusters)
-    cluster = training.partitions[numbers.argmax()].copy()
-    # finer than the finest partition: the least typical images become clusters of their own
-    alone = np.argsort(training.similarity[:, :1].sum(axis=1), kind="stable")
-    size = np.bincount(cluster)
-    n = len(size)
-    for image in alone:
-        if n == n_clusters:
+    m = training.partitions.shape[1]
+    wanted = int(np.clip(round((n_clusters or numbers[training.predicted]) * granularity), 1, m))
+    start = np.searchsorted(numbers, wanted)
+    if start < len(numbers):
+        return merged(training.partitions[start], training.neighbours, wanted)
+    cluster = training.partitions[-1].copy()
+    size = np.bincount(cluster).tolist()
+    for image in np.argsort(training.similarity[:, 0], kind="stable"):
+        if len(size) == wanted:
             break
         if size[cluster[image]] > 1:
             size[cluster[image]] -= 1
-            cluster[image] = n
-            size = np.append(size, 1)
-            n += 1
+            cluster[image] = len(size)
+            size.append(1)
     return cluster
 
 
 def by_size(cluster: np.ndarray) -> np.ndarray:
-    """Number clusters from 0 by size descending; equal sizes by their first image."""
-    ids, first, inverse, size = np.unique(cluster, return_index=True, return_inverse=True, return_counts=True)
-    new = np.empty(len(ids), np.int32)
-    new[np.lexsort((first, -size))] = np.arange(len(ids))
+    """Number the clusters from 0 by size descending, equal sizes by their first image.
+
+    >>> by_size(np.array([5, 3, 3, 7]))
+    array([1, 0, 0, 2])
+    """
+    _, first, inverse, size = np.unique(cluster, return_index=True, return_inverse=True, return_counts=True)
+    new = np.empty(len(size), np.int64)
+    new[np.lexsort((first, -size))] = np.arange(len(size))
     return new[inverse]
 
 
-def votes(cluster: np.ndarray, training: Training) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence of each of the m images, and the cluster that has the next most of its neighbours (-1: none)."""
-    k = min(10, training.neighbours.shape[1])
-    confidence = np.ones(len(cluster), np.float32)
-    runner_up = np.full(len(cluster), -1, np.int32)
-    if not k:
-        return confidence, runner_up
-    weight = np.maximum(training.similarity[:, :k], 1e-6)
-    rows = np.repeat(np.arange(len(cluster)), k)
-    share = sparse.coo_matrix(
-        (weight.ravel(), (rows, cluster[training.neighbours[:, :k]].ravel())), (len(cluster), cluster.max() + 1)
-    ).tocsr()
-    share = share.multiply(1 / share.sum(axis=1).reshape(-1, 1)).tocsr()
-    confidence = np.asarray(share[np.arange(len(cluster)), cluster]).ravel()
-    share = share.tolil()
-    share[np.arange(len(cluster)), cluster] = 0
-    share = share.tocsr()
-    share.eliminate_zeros()
-    some = np.diff(share.indptr) > 0
-    runner_up[some] = np.asarray(share.argmax(axis=1)).ravel()[some]
-    return confidence, runner_up
+# ---- what is said of each image ---------------------------------------------------------------------
+
+
+def confidence(cluster: np.ndarray, training: Training) -> tuple[np.ndarray, np.ndarray]:
+    """How sure each of the m images' cluster is, and the cluster that it would be in otherwise.
+
+    Returns
+    -------
+    sure : ndarray of shape (m,), float64, 0..1: the share of its nearest neighbours (2 * VOTERS, by similarity) that
+        are in its cluster, times the mean of that share over those neighbours
+    runner_up : ndarray of shape (m,), int64: the cluster with the next largest share; -1 where there is none
+    """
+    nearest = training.neighbours[:, : 2 * VOTERS]
+    if not nearest.size:
+        return np.ones(len(cluster)), np.full(len(cluster), -1)
+    vote = np.maximum(training.similarity[:, : 2 * VOTERS], 1e-6)
+    vote = vote / vote.sum(axis=1, keepdims=True)
+    theirs = cluster[nearest]
+    share = (vote * (theirs == cluster[:, None])).sum(axis=1)
+    sure = share * (vote * share[nearest]).sum(axis=1)
+    runner_up = np.full(len(cluster), -1)
+    for rows in som.chunks(len(cluster), (2 * VOTERS) ** 2):
+        total = ((theirs[rows, :, None] == theirs[rows, None, :]) * vote[rows, None, :]).sum(axis=2)
+        total[theirs[rows] == cluster[rows, None]] = -1
+        best = total.argmax(axis=1)[:, None]
+        found = np.take_along_axis(theirs[rows], best, axis=1)[:, 0]
+        runner_up[rows] = np.where(np.take_along_axis(total, best, axis=1)[:, 0] > 0, found, -1)
+    return sure, runner_up
+
+
+def outliers(training: Training) -> np.ndarray:
+    """The images that fit nowhere, (m,) bool: far from their nearest image, and near to none.
+
+    Far: its distance (1 - cosine) to its third nearest image is more than twice the median distance of its kind and
+    an outlier among all by Tukey's rule (more than 3 interquartile ranges above the upper quartile). Near to none: no
+    other image has it among its VOTERS nearest.
+    """
+    m = len(training.neighbours)
+    if training.neighbours.shape[1] < 3:
+        return np.zeros(m, bool)
+    gap = 1 - training.similarity[:, 2]
+    low, middle, high = np.percentile(gap, [25, 50, 75])
+    wanted = np.bincount(training.neighbours[:, :VOTERS].ravel(), minlength=m) > 0
+    return (gap > high + 3 * (high - low)) & (gap > 2 * middle) & ~wanted
 
 
 def unit_clusters(cluster: np.ndarray, training: Training) -> np.ndarray:
-    """Majority cluster of each unit's images, (rows, cols) int32; a unit without images takes the nearest's."""
+    """The cluster of most of each unit's images, (rows, cols) int32; an empty unit takes that of the nearest unit."""
     rows, cols, _ = training.weights.shape
     unit = training.units[:, 0]
-    count = sparse.coo_matrix((np.ones(len(unit)), (unit, cluster)), (rows * cols, cluster.max() + 1)).tocsr()
-    result = np.asarray(count.argmax(axis=1)).ravel()
-    hit = np.unique(unit)
-    grid = np.stack(np.divmod(np.arange(rows * cols), cols), axis=1)
-    from scipy.spatial import cKDTree
+    order = np.lexsort((cluster, unit))
+    pairs, count = np.unique(np.stack([unit[order], cluster[order]]), axis=1, return_counts=True)
+    most = pairs[:, np.lexsort((pairs[1], -count, pairs[0]))]
+    hit, first = np.unique(most[0], return_index=True)
+    place = np.stack(np.divmod(np.arange(rows * cols), cols), axis=1)
+    nearest = cKDTree(place[hit]).query(place)[1]
+    return most[1][first][nearest].reshape(rows, cols).astype(np.int32)
 
-    result = result[hit[cKDTree(grid[hit]).query(grid)[1]]]
-    return result.reshape(rows, cols).astype(np.int32)
+
+# ---- corrections ------------------------------------------------------------------------------------
+
+
+def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The pairs (rows of img_paths) that data/D/corrections.csv calls the same and different; none without the file.
+
+    Raises UserError naming the line where an image is unknown, the verdict is neither, or lines contradict.
+    """
+    path = files.data_dir(config.DATASET) / "corrections.csv"
+    if not path.exists():
+        return [], []
+    row_of = {name: row for row, name in enumerate(img_paths)}
+    verdicts: dict[str, list[tuple[int, int]]] = {"same": [], "different": []}
+    lines = files.read_csv(path, ["image_a", "image_b", "verdict"], "your correction of that line, then this")
+    for line, entry in enumerate(lines, start=2):
+        where = f"{files.shown(path)}, line {line}"
+        for column in ("image_a", "image_b"):
+            if entry[column] not in row_of:
+                raise settings.UserError(
+                    f"{where}: {entry[column]!r} is no image of {config.DATASET}: correct the name"
+                )
+        if entry["verdict"].strip() not in verdicts:
+            raise settings.UserError(f"{where}: {entry['verdict']!r} must be same or different")
+        verdicts[entry["verdict"].strip()].append((row_of[entry["image_a"]], row_of[entry["image_b"]]))
+    group = same_groups(len(img_paths), verdicts["same"])
+    for a, b in verdicts["different"]:
+        if group[a] == group[b]:
+            raise settings.UserError(
+                f"{files.shown(path)} calls {img_paths[a]} and {img_paths[b]} different, but other lines make them the "
+                "same: remove one of these lines"
+            )
+    return verdicts["same"], verdicts["different"]
+
+
+def same_groups(n_images: int, same: list[tuple[int, int]]) -> np.ndarray:
+    """For each image the group of those that are the same by `same`, directly or through others, (n_images,)."""
+    a, b = np.array(same, np.int64).reshape(-1, 2).T
+    graph = sparse.coo_matrix((np.ones(len(a)), (a, b)), (n_images, n_images))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def corrected(
+    cluster: np.ndarray,
+    sure: np.ndarray,
+    runner_up: np.ndarray,
+    data: "som.Directions | np.ndarray",
+    same: list[tuple[int, int]],
+    different: list[tuple[int, int]],
+) -> np.ndarray:
+    """Clusters that keep the corrections.
+
+    Images called the same: where the clusters of two of them differ, an image that is unsure of its cluster moves to
+    the other's; where both are sure, the clusters are joined. Images called different and in one cluster: it is cut
+    in two around them where that gives two groups that stand apart, else the less sure one moves out, to its
+    runner-up or a cluster of its own. Images called the same always move together.
+
+    cluster, sure, runner_up : ndarrays of shape (n,), see `confidence`
+    """
+    cluster = cluster.copy()
+    group = same_groups(len(cluster), same)
+    apart = {(x, y) for a, b in different for x, y in ((group[a], group[b]), (group[b], group[a]))}
+
+    def forbidden(moving: int, target: int) -> bool:
+        here = np.unique(group[(cluster == target) & (group != moving)])
+        return any((moving, other) in apart for other in here)
+
+    for a, b in same:
+        if cluster[a] != cluster[b]:
+            weak, strong = (a, b) if sure[a] < sure[b] else (b, a)
+            if sure[weak] >= 0.25:  # half of its neighbours, and of theirs
+                cluster[cluster == cluster[weak]] = cluster[strong]
+            else:
+                cluster[group == group[weak]] = cluster[strong]
+    for a, b in different:
+        if cluster[a] != cluster[b]:
+            continue
+        members = np.flatnonzero(cluster == cluster[a])
+        side = two_sides(data[members], group[members], group[a], group[b])
+        new = cluster.max() + 1
+        if side is not None:
+            cluster[members[side]] = new
+            continue
+        weak = a if sure[a] < sure[b] else b
+        target = runner_up[weak]
+        if target < 0 or target == cluster[weak] or forbidden(group[weak], target):
+            target = new
+        cluster[group == group[weak]] = target
+    return np.unique(cluster, return_inverse=True)[1]
+
+
+def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -> np.ndarray | None:
+    """Cut the images into those nearer to group a and to group b (bool, True = b); None where they don't stand apart.
+
+    data : ndarray of shape (n_members, n_features), directions. Two means that start at the two groups and may not
+    separate images of one group; apart means a mean silhouette over 0.2.
+    """
+    n_groups, group = group.max() + 1, group
+    side = data @ data[group == group_b].mean(axis=0) > data @ data[group == group_a].mean(axis=0)
+    for _ in range(10):
+        together = np.bincount(group, side - 0.5, minlength=n_groups)[group] > 0
+        together[group == group_a], together[group == group_b] = False, True
+        side = data @ data[together].mean(axis=0) > data @ data[~together].mean(axis=0)
+    counts = np.array([np.sum(~together), np.sum(together)])
+    if counts.min() < 2:
+        return None
+    cosine = data @ np.stack([data[~together].mean(axis=0), data[together].mean(axis=0)]).T
+    own = together.astype(int)
+    rows = np.arange(len(data))
+    a = 1 - (cosine[rows, own] * counts[own] - 1) / (counts[own] - 1)
+    b = 1 - cosine[rows, 1 - own]
+    return together if np.mean((b - a) / np.maximum(np.maximum(a, b), 1e-9)) > 0.2 else None
+
+
+# ---- the clusters of an earlier run -----------------------------------------------------------------
+
+
+class Earlier(NamedTuple):
+    """The run that ASSIGN_TO names."""
+
+    data: som.Directions  # its images
+    cluster: np.ndarray  # (n_old,) int64, their clusters
+    training: Training
+
+
+def earlier_run(dataset: str, n_features: int) -> Earlier:
+    """Read an earlier run; raises UserError where it is missing, out of step, or has other features."""
+    folder, stage = files.data_dir(dataset), f"04.clustering_som.py --DATASET={dataset}"
+    features, img_paths = files.read_features(dataset)
+    rows = files.read_csv(folder / "clusters.csv", ["image", "cluster"], stage)
+    inputs = [folder / "features.npy", folder / "img_paths.txt"]
+    for output in ("clustering.json", "som_training.json"):
+        files.check_in_step(folder / "clusters.csv", files.require(folder / output, stage), inputs, stage)
+    if [row["image"] for row in rows] != img_paths:
+        raise settings.UserError(
+            f"{files.shown(folder / 'clusters.csv')} names other images than img_paths.txt: run {stage}"
+        )
+    if features.shape[1] != n_features:
+        raise settings.UserError(
+            f"the images of {config.DATASET} have {n_features} features, those of ASSIGN_TO = {dataset!r} have "
+            f"{features.shape[1]}: extract both with the same network"
+        )
+    training = stored_training(folder / "som_training.npz", stage)
+    cluster = np.array([int(row["cluster"]) for row in rows])
+    return Earlier(som.Directions(features, training.centre), cluster, training)
+
+
+def joined(group: np.ndarray, data: som.Directions, earlier: Earlier) -> np.ndarray:
+    """Give images the ids of the earlier run's clusters that they belong to, and new ids to the others.
+
+    group : ndarray of shape (n,), the images' own grouping
+    data : Directions of shape (n, n_features) around the earlier run's centre
+
+    An image fits the cluster of most of its VOTERS nearest old images where the third nearest image of that cluster
+    is as near as it is to nine in ten of the cluster's own images. A group most of whose images fit joins as a whole,
+    each image the cluster it votes for; of any other group every image is new. New ids follow the largest old one.
+    """
+    grid = som.from_weights(earlier.training.weights, "rectangular")
+    n_old = len(earlier.data)
+    unit = np.concatenate([earlier.training.units[:, 0], som.assign(grid, data)[0][:, 0]])
+    own_limit, all_limit = limits(earlier)
+    vote = np.zeros(len(data), np.int64)
+    fits = np.zeros(len(data), bool)
+    for members, candidates in tiles(earlier.training.weights, unit):
+        new, old = members[members >= n_old] - n_old, candidates[candidates < n_old]
+        if not len(new) or not len(old):
+            continue
+        cosine = data[new] @ earlier.data[old].T
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :VOTERS]
+        theirs = earlier.cluster[old][nearest]
+        value = np.maximum(np.take_along_axis(cosine, nearest, axis=1), 1e-6) ** 2
+        total = ((theirs[:, :, None] == theirs[:, None, :]) * value[:, None, :]).sum(axis=2)
+        vote[new] = np.take_along_axis(theirs, total.argmax(axis=1)[:, None], axis=1)[:, 0]
+        cosine[earlier.cluster[old][None, :] != vote[new][:, None]] = -1
+        third = -np.sort(-cosine, axis=1)[:, : min(3, cosine.shape[1])]
+        n_there = np.minimum(np.sum(third > -1, axis=1), third.shape[1])
+        fits[new] = third[np.arange(len(new)), n_there - 1] >= [own_limit.get(c, all_limit) for c in vote[new]]
+    group = np.unique(group, return_inverse=True)[1]
+    known = np.bincount(group, fits)[group] * 2 > np.bincount(group)[group]
+    result = vote.copy()
+    result[~known] = earlier.cluster.max() + 1 + by_size(group[~known])
+    return result
+
+
+def limits(earlier: Earlier) -> tuple[dict[int, float], float]:
+    """The similarity to the third nearest image of its own cluster that nine in ten images reach, for each cluster of
+    at least 8 images, and over all.
+    """
+    some = np.unique(earlier.training.first_of, return_index=True)[1]
+    cluster = earlier.cluster[some]
+    same = cluster[earlier.training.neighbours] == cluster[:, None]
+    has_three = same.sum(axis=1) >= 3
+    if not has_three.any():
+        return {}, 0.5
+    third = np.take_along_axis(
+        earlier.training.similarity, np.argmax(np.cumsum(same, axis=1) == 3, axis=1)[:, None], axis=1
+    )[:, 0]
+    cluster, third = cluster[has_three], third[has_three]
+    of_each = {
+        int(c): float(np.percentile(third[cluster == c], 10)) for c, n in enumerate(np.bincount(cluster)) if n >= 8
+    }
+    return of_each, float(np.percentile(third, 10))
 
 
 # ---- reading and writing ----------------------------------------------------------------------------
 
 
+def stored_training(path: Path, stage: str) -> Training:
+    """The training kept at `path`; raises UserError where it is damaged."""
+    try:
+        with np.load(files.require(path, stage), allow_pickle=False) as stored:
+            return Training(**{name: stored[name] for name in Training._fields})
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        raise settings.UserError(f"{files.shown(path)} is damaged: run {stage} --REDO=True") from None
+
+
 def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) -> Training:
-    """The training of an earlier run where nothing it depends on has changed, else a new one, which is stored."""
+    """The training of an earlier run where nothing that it depends on has changed, else a new one, which is stored."""
     path = files.data_dir(config.DATASET) / "som_training.npz"
     origin = files.made_from(__file__, inputs, TRAINING_SETTINGS)
     if files.up_to_date(path.with_suffix(".json"), origin):
-        with np.load(path, allow_pickle=False) as stored:
-            return Training(**{name: stored[name] for name in Training._fields})
+        return stored_training(path, "04.clustering_som.py")
     check_finite(features, img_paths)
     training = train(features)
     with files.whole(path) as temporary:
@@ -378,24 +757,61 @@ def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) 
     return training
 
 
-def write(cluster, confidence, runner_up, training: Training, cuts, img_paths, origin, seconds) -> list:
-    """Write all files of the contract, the record last; returns their paths."""
+def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The final cluster of each image, (n,) int64, and whether it is an outlier, (n,) bool, by all settings."""
+    m = training.partitions.shape[1]
+    if m < config.N_CLUSTERS:
+        raise settings.UserError(f"N_CLUSTERS = {config.N_CLUSTERS}: there are only {m} different images")
+    cluster = cut(training, config.CLUSTER_GRANULARITY, config.N_CLUSTERS)
+    odd = outliers(training)
+    if config.OUTLIERS == "own cluster" and not config.N_CLUSTERS:
+        cluster = np.where(odd, cluster.max() + np.cumsum(odd), cluster)
+    sure, runner_up = (of_image[training.first_of] for of_image in confidence(cluster, training))
+    cluster, odd = by_size(cluster[training.first_of]), odd[training.first_of]
+    same, different_ = read_corrections(img_paths)
+    if config.ASSIGN_TO:
+        earlier = earlier_run(config.ASSIGN_TO, features.shape[1])
+        cluster = joined(cluster, som.Directions(features, earlier.training.centre), earlier)
+    if same or different_:
+        data = som.Directions(features, training.centre)
+        cluster = corrected(cluster, sure, runner_up, data, same, different_)
+    return cluster if config.ASSIGN_TO else by_size(cluster), odd
+
+
+def curve(training: Training, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finer and coarser cuts around the final `cluster`: granularities ascending, and clusters (n_cuts, n) int32.
+
+    A granularity is the cut's number of clusters relative to the final one; 1.0 is the final one itself.
+    """
+    numbers = training.cuts.max(axis=1) + 1
+    wanted = int(cluster.max()) + 1 if not config.ASSIGN_TO else len(np.unique(cluster))
+    cuts = {
+        round(number / wanted, 4): by_size(c[training.first_of])
+        for number, c in zip(numbers, training.cuts, strict=True)
+    }
+    cuts[1.0] = cluster
+    granularity = sorted(cuts)
+    return np.array(granularity, np.float32), np.stack([cuts[g] for g in granularity]).astype(np.int32)
+
+
+def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: list[str], origin: dict, seconds: float):
+    """Write the files of the contract, the record last; returns their paths."""
     folder = files.data_dir(config.DATASET)
     rows, cols, n_features = training.weights.shape
+    unit = training.units[:, 0]
+    some = np.unique(training.first_of, return_index=True)[1]
+    sure, runner_up = (of_image[training.first_of] for of_image in confidence(cluster[some], training))
     grid = som.from_weights(training.weights, config.SOM_TOPOLOGY)
-    row, col = np.divmod(training.units[:, 0], cols)
-    outputs = [folder / name for name in
-               ("clusters.csv", "labels_pred.txt", "labels_pred.tsv", "labels_pred.npy", "som.npz")]  # fmt: skip
+    granularity, cuts = curve(training, cluster)
+    names = ("clusters.csv", "labels_pred.txt", "labels_pred.tsv", "labels_pred.npy", "som.npz")
+    outputs = [folder / name for name in names]
+    lines = zip(img_paths, cluster, sure, unit, training.distances[:, 0], runner_up, odd, strict=True)
     files.write_csv(
         outputs[0],
         ["image", "cluster", "confidence", "unit_row", "unit_col", "distance", "runner_up", "outlier"],
-        (
-            (name, c, f"{p:.4f}", r, k, f"{d:.6f}", "" if up < 0 else up, 0)
-            for name, c, p, r, k, d, up in zip(
-                img_paths, cluster, confidence, row, col, training.distances[:, 0], runner_up, strict=True
-            )
-        ),
-    )
+        ((name, c, f"{p:.4f}", *divmod(int(u), cols), f"{d:.6f}", "" if up < 0 else up, int(o))
+         for name, c, p, u, d, up, o in lines),
+    )  # fmt: skip
     files.write_lines(outputs[1], cluster)
     files.write_lines(outputs[2], ["image\tcluster", *(f"{n}\t{c}" for n, c in zip(img_paths, cluster, strict=True))])
     files.write_npy(outputs[3], cluster.astype(np.int64))
@@ -405,15 +821,15 @@ def write(cluster, confidence, runner_up, training: Training, cuts, img_paths, o
             weights=training.weights,
             topology=np.array(config.SOM_TOPOLOGY),
             u_matrix=som.u_matrix(grid),
-            hits=np.bincount(training.units[:, 0], minlength=rows * cols).reshape(rows, cols),
+            hits=np.bincount(unit, minlength=rows * cols).reshape(rows, cols),
             unit_cluster=unit_clusters(cluster, training),
-            unit_of_image=training.units[:, 0],
-            cut_granularity=np.array([g for g, _ in cuts], np.float32),
-            cut_clusters=np.stack([c for _, c in cuts]).astype(np.int32),
+            unit_of_image=unit,
+            cut_granularity=granularity,
+            cut_clusters=cuts,
         )
-    n_clusters = int(cluster.max()) + 1
-    near = training.silhouettes >= training.silhouettes.max() - 0.01
-    numbers = training.partitions.max(axis=1)[near] + 1
+    n_clusters = len(np.unique(cluster))
+    forced = bool(config.N_CLUSTERS or config.ASSIGN_TO)
+    interval = [n_clusters] if forced else [n_clusters, *np.rint(training.interval * config.CLUSTER_GRANULARITY)]
     files.write_record(
         folder / "clustering.json",
         origin,
@@ -421,15 +837,18 @@ def write(cluster, confidence, runner_up, training: Training, cuts, img_paths, o
         n_images=len(img_paths),
         n_features=n_features,
         n_clusters=n_clusters,
-        n_clusters_interval=[min(n_clusters, int(numbers.min())), max(n_clusters, int(numbers.max()))],
-        granularity_curve=[{"granularity": g, "n_clusters": int(c.max()) + 1} for g, c in cuts],
+        n_clusters_interval=[int(min(interval)), int(max(interval))],
+        granularity_curve=[
+            {"granularity": round(float(g), 4), "n_clusters": len(np.unique(c))}
+            for g, c in zip(granularity, cuts, strict=True)
+        ],
         map_rows=rows,
         map_cols=cols,
         topology=config.SOM_TOPOLOGY,
         quantization_error=float(training.distances[:, 0].mean()),
         topographic_error=som.topographic_error(grid, training.units),
-        n_units_hit=len(np.unique(training.units[:, 0])),
-        n_outliers=0,
+        n_units_hit=len(np.unique(unit)),
+        n_outliers=int(odd.sum()),
         seconds=round(seconds, 1),
     )
     return outputs
@@ -442,30 +861,27 @@ def main() -> None:
     inputs = {
         files.shown(path): files.fingerprint_file(path) for path in (folder / "features.npy", folder / "img_paths.txt")
     }
-    origin = files.made_from(__file__, inputs, [*TRAINING_SETTINGS, "N_CLUSTERS", "CLUSTER_GRANULARITY"])
+    others = [folder / "corrections.csv"]
+    if config.ASSIGN_TO:
+        others += [files.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "som_training.npz")]
+    origin = files.made_from(
+        __file__,
+        inputs | {files.shown(path): files.fingerprint_file(path) for path in others},
+        [*TRAINING_SETTINGS, "N_CLUSTERS", "CLUSTER_GRANULARITY", "OUTLIERS", "ASSIGN_TO"],
+    )
     if files.up_to_date(folder / "clustering.json", origin):
         files.unchanged([folder / "clusters.csv"])
         return
+    if config.ASSIGN_TO == config.DATASET:
+        raise settings.UserError(
+            f"ASSIGN_TO = {config.ASSIGN_TO!r} is DATASET itself: name the data set of an earlier run"
+        )
 
     training = trained(features, img_paths, inputs)
-    m = len(training.partitions[0])
-    predicted = config.N_CLUSTERS or int(training.partitions[training.silhouettes.argmax()].max()) + 1
-    if predicted > m:
-        raise settings.UserError(f"N_CLUSTERS = {config.N_CLUSTERS} is more than the {m} different images there are")
-    cuts = []
-    for granularity in sorted({*GRANULARITIES, float(config.CLUSTER_GRANULARITY)}):
-        at = training.partitions[training.silhouettes.argmax()] if granularity == 1 and not config.N_CLUSTERS else cut(
-            training, int(np.clip(round(predicted * granularity), 1, m)))  # fmt: skip
-        cuts.append((granularity, by_size(at[training.first_of])))
-    cluster = next(c for g, c in cuts if g == config.CLUSTER_GRANULARITY)
-    # the report's slider has 1.0 where the run's own clusters are
-    cuts = [(g / config.CLUSTER_GRANULARITY, c) for g, c in cuts]
-    some = np.unique(training.first_of, return_index=True)[1]
-    confidence, runner_up = votes(cluster[some], training)
-    confidence, runner_up = confidence[training.first_of], runner_up[training.first_of]
-    seconds = time.perf_counter() - begin
-    outputs = write(cluster, confidence, runner_up, training, cuts, img_paths, origin, seconds)
-    print(f"{cluster.max() + 1} clusters")
+    cluster, odd = clusters_of(training, features, img_paths)
+    outputs = write(cluster, odd, training, img_paths, origin, time.perf_counter() - begin)
+    low, high = files.read_json(folder / "clustering.json", "04.clustering_som.py")["n_clusters_interval"]
+    print(f"{len(np.unique(cluster))} clusters (interval {low} to {high}), {odd.sum()} outliers")
     files.summary(len(img_paths), len(img_paths), 0, outputs, time.perf_counter() - begin)
 
 

@@ -161,6 +161,8 @@ VALID: dict[str, Checker] = {
     "SOM_EPOCHS": whole_number(1, 1000),
     "N_CLUSTERS": whole_number(0),
     "CLUSTER_GRANULARITY": number(0.01, 100),
+    "OUTLIERS": one_of("own cluster", "nearest"),
+    "ASSIGN_TO": any_of(one_of(None), is_dataset),
     # 05.evaluation
     "BOOTSTRAP_RESAMPLES": whole_number(0, 100_000),
     "SILHOUETTE_MAX_IMAGES": whole_number(2),

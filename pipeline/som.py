@@ -32,16 +32,18 @@ class Directions:
     ----------
     features : ndarray or memory map of shape (n_images, n_features), any floating dtype, finite
     centre : ndarray of shape (n_features,), float32, or None to compute it in one pass over `features`
+    rows : ndarray of the rows of `features` that are meant, or None for all
     """
 
-    def __init__(self, features: np.ndarray, centre: np.ndarray | None = None):
+    def __init__(self, features: np.ndarray, centre: np.ndarray | None = None, rows: np.ndarray | None = None):
         self.features = features
-        self.shape = features.shape
+        self.rows = rows
+        self.shape = (len(features if rows is None else rows), features.shape[1])
         if centre is None:
             centre = np.zeros(self.shape[1], np.float64)
-            for rows in chunks(*self.shape):
-                centre += _of_length_one(np.asarray(features[rows], np.float32), 0).sum(axis=0, dtype=np.float64)
-            centre = (centre / len(features)).astype(np.float32)
+            for part in chunks(*self.shape):
+                centre += _of_length_one(self._read(part), 0).sum(axis=0, dtype=np.float64)
+            centre = (centre / len(self)).astype(np.float32)
         self.centre = centre
 
     def __len__(self) -> int:
@@ -49,8 +51,10 @@ class Directions:
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """Directions of the given rows, ndarray of shape (n_rows, n_features), float32."""
-        seen = _of_length_one(np.asarray(self.features[rows], np.float32), 0) - self.centre
-        return _of_length_one(seen, ROUNDING)
+        return _of_length_one(_of_length_one(self._read(rows), 0) - self.centre, ROUNDING)
+
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self.features[rows if self.rows is None else self.rows[rows]], np.float32)
 
 
 def _of_length_one(rows: np.ndarray, nothing: float) -> np.ndarray:
@@ -192,7 +196,7 @@ def _smoothed(som: MiniSom, sums: np.ndarray, sigma: float) -> np.ndarray:
     """
     if som.neighborhood.__name__ != "_gaussian":
         raise ValueError(f"train_batch knows the gaussian neighbourhood, not {som.neighborhood.__name__[1:]}")
-    rows, cols, n = sums.shape
+    rows, _, n = sums.shape
     xx, yy = som.get_euclidean_coordinates()
     shift = xx[0]
     across = np.exp(-((yy[0][:, None] - yy[0][None, :]) ** 2) / (2 * sigma**2))
