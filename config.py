@@ -36,8 +36,8 @@ SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
 MIN_IMAGES_PER_CLASS = 2  # a model with fewer images is left out of the training
 
 # ---- 02.feature_network_fine_tuning, 03.feature_extraction: the network ---------------------------
-PRETRAINED_WEIGHTS = "auto"  # "auto" ImageNet's, where they can't be had random; "imagenet"; "random"; or a .h5 file's path
-INPUT_RANGE = "auto"  # values the network takes for black and white: "-1..1" (ImageNet), "0..1"; "auto" asks the weights
+PRETRAINED_WEIGHTS = "auto"  # "auto" ImageNet's, or random where not to be had; "imagenet"; "random"; a .h5 file's path
+INPUT_RANGE = "auto"  # what the network takes for black and white: "-1..1" (ImageNet), "0..1"; "auto" asks the weights
 IMAGE_SIZE = 128  # pixels per side of the network's input, 75 to 1024; time and memory grow with its square
 CROP_TO_PRODUCT = True  # cut away white ground around the product, so that its size in the photograph does not matter
 FEATURE_LAYER = "auto"  # "mixed0" (early) to "mixed10" (last); "auto": the best one on the labelled images
@@ -74,7 +74,7 @@ SOM_TOPOLOGY = "rectangular"  # neighbours of a unit: "rectangular" 8, "hexagona
 SOM_INITIALISATION = "pca"  # weights before training: "pca" the plane of most variance, "sample" images drawn at random
 SOM_EPOCHS = 10  # passes over all images
 N_CLUSTERS = 0  # 0 = predicted; a number forces it
-CLUSTER_GRANULARITY = 1.0  # number of clusters as a multiple of the predicted one, 0.01 to 100: 1.5 = half as many again
+CLUSTER_GRANULARITY = 1.0  # number of clusters as a multiple of the predicted one, 0.01 to 100; 1.5: half as many again
 OUTLIERS = "own cluster"  # images that fit nowhere: "own cluster" each, or in the "nearest" one; marked either way
 ASSIGN_TO = None  # name of an earlier data set whose clusters the images are put into, with the same ids; None = not
 

@@ -9,6 +9,7 @@ References: Szegedy et al. 2016, "Rethinking the Inception Architecture" (doi:10
 pooling: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566).
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -18,6 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -114,19 +116,37 @@ def square_mask(mask: np.ndarray, image_bgr: np.ndarray, size: int, crop: bool) 
 # ---- TensorFlow ----------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Nothing that native code writes to the standard error output is shown; Python's exceptions are raised as ever."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without a standard error output
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def tensorflow() -> ModuleType:
-    """Import TensorFlow without its greetings (errors are still shown), with N_JOBS threads where that is set."""
-    first = "tensorflow" not in sys.modules
+    """Import TensorFlow without its greetings, with N_JOBS threads where that is set."""
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
     # without an NVIDIA driver TensorFlow logs an error about it at each start; what fails is raised in any case
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if shutil.which("nvidia-smi") else "3")
-    import tensorflow as tf
-
-    if first:
+    with silent_stderr():  # some lines are written before the log level is looked at
         import absl.logging
+        import tensorflow as tf
 
-        absl.logging.set_verbosity(absl.logging.ERROR)  # keras calls .h5 a legacy format at each save
-        if config.N_JOBS:
-            tf.config.threading.set_intra_op_parallelism_threads(config.N_JOBS)
+    absl.logging.set_verbosity(absl.logging.ERROR)  # keras calls .h5 a legacy format at each save
+    if config.N_JOBS:
+        tf.config.threading.set_intra_op_parallelism_threads(config.N_JOBS)
     return tf
 
 
@@ -169,14 +189,15 @@ def weights_known() -> str:
 
     Changes whenever other weights would be loaded, except for a download that would succeed now.
     """
-    if config.PRETRAINED_WEIGHTS not in ("auto", "imagenet"):
+    if config.PRETRAINED_WEIGHTS not in ("auto", "imagenet", "random"):
         if not weights_path().is_file():
             raise settings.UserError(
                 f"PRETRAINED_WEIGHTS: no file {config.PRETRAINED_WEIGHTS}: give the path of a .h5 file, "
                 'relative to the project\'s folder or absolute, or "auto"'
             )
         return files.fingerprint_file(weights_path())
-    if keras_cache().is_file() or config.PRETRAINED_WEIGHTS == "imagenet":
+    found = config.PRETRAINED_WEIGHTS == "auto" and keras_cache().is_file()
+    if found or config.PRETRAINED_WEIGHTS == "imagenet":
         return "imagenet"
     return f"random, RANDOM_SEED = {config.RANDOM_SEED}"
 
@@ -297,11 +318,11 @@ def initialise(network: "keras.Model") -> str:
 
     Returns what they are: "imagenet", "random" or the path as given.
     """
-    if config.PRETRAINED_WEIGHTS not in ("auto", "imagenet"):
+    if config.PRETRAINED_WEIGHTS not in ("auto", "imagenet", "random"):
         weights_known()  # says so where the file is missing
         load_weights(network, weights_path())
         return config.PRETRAINED_WEIGHTS
-    path = imagenet_path()
+    path = None if config.PRETRAINED_WEIGHTS == "random" else imagenet_path()
     if path is None:
         return "random"
     load_weights(network, path)
@@ -309,7 +330,7 @@ def initialise(network: "keras.Model") -> str:
 
 
 RANDOM_WARNING = (
-    "ImageNet's weights could not be had: the network starts from random weights, "
+    "the network starts from random weights (ImageNet's could not be had, or PRETRAINED_WEIGHTS says so), "
     'and clusters will be clearly worse (set PRETRAINED_WEIGHTS to "imagenet" with a network, or to a .h5 file)'
 )
 
@@ -325,7 +346,7 @@ def input_range(network: "keras.Model") -> tuple[float, float]:
         return (0.0, 1.0) if config.INPUT_RANGE == "0..1" else (-1.0, 1.0)
     convolution, normalisation = network.layers[1], network.layers[2]
     kernel_sums = convolution.get_weights()[0].sum(axis=(0, 1, 2))  # (32,)
-    means = np.asarray(normalisation.moving_mean)  # (32,)
+    means = normalisation.moving_mean.numpy()  # (32,)
     fitted = float((kernel_sums * means).sum() / max(1e-12, (kernel_sums**2).sum()))
     return (0.0, 1.0) if fitted > 0.25 else (-1.0, 1.0)
 
@@ -391,10 +412,10 @@ def folded(network: "keras.Model", dtype: str) -> "keras.Model":
         if isinstance(layer, keras.layers.BatchNormalization):
             convolution = layer.input._keras_history.operation
             kernel = convolution.get_weights()[0]  # (h, w, channels_in, channels_out)
-            gain = 1.0 / np.sqrt(np.asarray(layer.moving_variance, dtype=np.float64) + layer.epsilon)
+            gain = 1.0 / np.sqrt(layer.moving_variance.numpy().astype(np.float64) + layer.epsilon)
             if layer.gamma is not None:
-                gain = gain * np.asarray(layer.gamma)
-            bias = np.asarray(layer.beta) - np.asarray(layer.moving_mean) * gain
+                gain = gain * layer.gamma.numpy()
+            bias = layer.beta.numpy() - layer.moving_mean.numpy() * gain
             copy.get_layer(convolution.name).set_weights([kernel * gain, bias])
     return copy
 
