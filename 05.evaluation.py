@@ -9,10 +9,9 @@ a label are left out. Where the network was trained on some of the models, these
 scored on their own. Without labels, the silhouette and the map's errors are what can be said.
 
 Reads:  data/D/clusters.csv, data/D/clustering.json, data/D/features.npy, data/D/img_paths.txt,
-        data/D/features.json where it is there, data/D/labels_true.csv where there are labels,
-        model/T/classes.txt where the features come from the fine-tuned network
+        data/D/features.json, data/D/labels_true.csv (where there are labels), model/T/classes.txt
 Writes: result/D/evaluation.json
-Config: DATASET, TRAIN_DATASET, RANDOM_SEED, BOOTSTRAP_RESAMPLES, SILHOUETTE_MAX_IMAGES
+Config: DATASET, TRAIN_DATASET, RANDOM_SEED, REDO, BOOTSTRAP_RESAMPLES, SILHOUETTE_MAX_IMAGES
 """
 
 import time
@@ -340,8 +339,8 @@ def warnings_of(result: dict, features_record: dict) -> list[str]:
     warnings = []
     if features_record.get("initial_weights") == "random":
         warnings.append(
-            "the network began with random weights, ImageNet's were not to be had: expect far better clusters with "
-            "PRETRAINED_WEIGHTS"
+            "the network began with random weights: clusters are clearly worse than with ImageNet's or other trained "
+            "ones (PRETRAINED_WEIGHTS)"
         )
     missing = result["n_images"] - result["n_labelled"]
     if result["n_labelled"] and missing:
@@ -431,7 +430,7 @@ def main() -> None:
         if not label_of.keys() & set(images):
             raise settings.UserError(f"{files.shown(data_dir / 'labels_true.csv')} names none of the images that were "
                                      "clustered: run 00.make_labels_true.py again")  # fmt: skip
-    features_record = files.read_record(data_dir / "features.json") or {}
+    features_record = files.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
     result = {"n_images": len(images), "n_clusters": len(set(labels_pred))}
     result |= evaluate([label_of.get(name, "") for name in images], labels_pred, known_models(features_record))
     result["silhouette"] = silhouette(features, labels_pred, config.SILHOUETTE_MAX_IMAGES, config.RANDOM_SEED)

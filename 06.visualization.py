@@ -8,14 +8,14 @@ The pictures (PNG and SVG) are for papers and slides. With CLUSTER_FOLDERS the p
 a folder of its own; a file there that this stage did not put there is never touched.
 
 Reads:  data/D/clusters.csv, data/D/som.npz, data/D/clustering.json, data/D/features.npy, data/D/img_paths.txt,
-        result/D/evaluation.json, raw_img/D/, img/D/; where they are there: data/D/labels_true.csv,
-        data/D/preprocess.csv, data/D/skipped.csv, data/D/corrections.csv, model/T/history.csv
+        result/D/evaluation.json, raw_img/D/, img/D/, data/D/labels_true.csv, data/D/labels_true.json,
+        data/D/preprocess.json, data/D/skipped.csv, data/D/features_skipped.csv, data/D/features.json,
+        data/D/corrections.csv (yours), model/T/history.csv, model/T/feature_network.json
 Writes: result/D/report.html, result/D/report.json, result/D/tsne.png, result/D/u_matrix.png, result/D/hit_map.png,
         result/D/photo_map.png, result/D/sizes.png, result/D/before_after.png, result/D/training_history.png,
-        result/D/contact_sheets/ (an .svg beside each .png), result/D/clusters_spreadsheet.csv,
-        result/D/projector/ (tensors.tsv, metadata.tsv, sprite.jpg, projector_config.json, projector_config.pbtxt),
+        result/D/contact_sheets/ (an .svg beside each .png), result/D/clusters_spreadsheet.csv, result/D/projector/,
         result/D/clusters/<id>/ (where CLUSTER_FOLDERS)
-Config: DATASET, TRAIN_DATASET, RANDOM_SEED, N_JOBS, TSNE_MAX_IMAGES, TSNE_PERPLEXITY, CONTACT_SHEET_IMAGES,
+Config: DATASET, TRAIN_DATASET, RANDOM_SEED, N_JOBS, REDO, TSNE_MAX_IMAGES, TSNE_PERPLEXITY, CONTACT_SHEET_IMAGES,
         CONTACT_SHEETS_MAX, REPORT_MAX_MB, REPORT_THUMBNAIL, CLUSTER_FOLDERS, CLUSTER_FOLDERS_FROM, SPREADSHEET_BOM,
         PROJECTOR
 """
@@ -65,7 +65,8 @@ def main() -> None:
     evaluation = files.read_json(evaluation_path, STAGE_05)
     scored = [data_dir / "clusters.csv", data_dir / "labels_true.csv"]
     files.check_in_step(evaluation_path, evaluation_path, scored, STAGE_05)
-    found, som = read_found(), read_som()
+    som = read_som()
+    found = read_found(som["u_matrix"].shape[1])
     origin = origin_of(found)
     if files.up_to_date(record_path, origin):
         files.unchanged([result_dir / "report.html"])
@@ -81,7 +82,7 @@ def main() -> None:
         if config.PROJECTOR:
             outputs += handover.write_projector(found, tiles, result_dir / "projector")
         n_placed, n_kept = handover.write_cluster_folders(found, result_dir / "clusters")
-        facts = page.facts_of(found, clustering, evaluation, unreadable)
+        facts = page.facts_of(found, clustering, evaluation, unreadable, origin["settings"])
         outputs.append(page.write_page(found, grid, som, typical, tiles, plane, facts))
         del tiles  # Windows can't remove a file that is still mapped
     seconds = time.perf_counter() - begin

@@ -242,7 +242,8 @@ def test_main_without_labels_has_silhouette_and_no_scores(root, run_stage):
 
 def test_random_initial_weights_are_warned_of(root, run_stage):
     write_data(root, None, [0, 0, 1, 1])
-    files.write_json(root / "data/d/features.json", {"made_from": {}, "initial_weights": "random"})
+    folder = root / "data/d"
+    files.write_record(folder / "features.json", {}, [folder / "features.npy"], initial_weights="random")
     done = run_stage("05.evaluation.py", "--DATASET=d")
     assert "warning: the network began with random weights" in done.stdout
 

@@ -1,8 +1,7 @@
 """What the earlier stages found, as stage 06 uses it: images with their clusters, and the map's geometry."""
 
+import zipfile
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -67,8 +66,8 @@ def centres_of(direction: np.ndarray, index: np.ndarray) -> np.ndarray:
     return (sums / np.bincount(index)[:, None]).astype(np.float32)
 
 
-def read_found() -> Found:
-    """Read clusters.csv with the features and the labels; raises UserError where they do not fit together."""
+def read_found(n_cols: int) -> Found:
+    """Read clusters.csv (of a map with `n_cols` columns), features and labels; raises UserError where they disagree."""
     data_dir = files.data_dir(config.DATASET)
     path = data_dir / "clusters.csv"
     columns = ("image", "cluster", "confidence", "unit_row", "unit_col", "distance", "runner_up", "outlier")
@@ -81,7 +80,6 @@ def read_found() -> Found:
     if (data_dir / "labels_true.csv").exists():
         label_rows = files.read_csv(data_dir / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
         labels = {row["image"]: row["label"] for row in label_rows}
-    n_cols = read_som()["u_matrix"].shape[1]
     try:
         return Found(
             names=img_paths,
@@ -98,18 +96,13 @@ def read_found() -> Found:
         raise settings.UserError(f"{files.shown(path)}: {error}: run {STAGE_04} again") from None
 
 
-@cache
-def _som_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
 def read_som() -> dict[str, np.ndarray]:
     """The arrays of som.npz; raises UserError where it is missing, damaged or lacks one."""
     path = files.require(files.data_dir(config.DATASET) / "som.npz", STAGE_04)
     try:
-        arrays = _som_arrays(path)
-    except (ValueError, OSError, EOFError, KeyError):
+        with np.load(path, allow_pickle=False) as opened:
+            arrays = {name: opened[name] for name in opened.files}
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
         arrays = {}
     names = ("weights", "topology", "u_matrix", "hits", "unit_cluster", "cut_granularity", "cut_clusters")
     if missing := [name for name in names if name not in arrays]:
@@ -122,7 +115,7 @@ def read_som() -> dict[str, np.ndarray]:
 
 @dataclass
 class Grid:
-    """Where the units of the map lie, x to the right and y down, one unit apart.
+    """Where the units of the map lie, x to the right and y down, one unit apart, the longer side to the right.
 
     centre : float64 (n_units, 2); polygon : float64 (n_units, n_corners, 2)
     pair : int64 (n_pairs, 2), neighbouring units; edge : float64 (n_pairs, 2, 2), the ends of the edge they share
@@ -141,15 +134,18 @@ class Grid:
 def grid_of(weights: np.ndarray, topology: str) -> Grid:
     """The grid of a map with `weights` of shape (rows, cols, n_features), topology "rectangular" or "hexagonal".
 
-    A hexagonal map is MiniSom's: every second column is half a unit higher, columns are sqrt(3)/2 apart.
+    A hexagonal map is MiniSom's: every second column is half a unit off, columns are sqrt(3)/2 apart. A map with more
+    rows than columns lies on its side: rows run to the right.
     """
     from minisom import MiniSom
 
     rows, cols = weights.shape[:2]
-    down, right = MiniSom(rows, cols, 1, topology=topology).get_euclidean_coordinates()
-    centre = np.stack([right.ravel(), down.ravel()], axis=1)  # (n_units, 2)
+    along_rows, along_cols = MiniSom(rows, cols, 1, topology=topology).get_euclidean_coordinates()
+    axes = (along_rows, along_cols) if rows > cols else (along_cols, along_rows)
+    centre = np.stack([axis.ravel() for axis in axes], axis=1)  # (n_units, 2)
     n_corners = 6 if topology == "hexagonal" else 4
-    turn = 0 if topology == "hexagonal" else np.pi / 4
+    # a corner of a hexagon points across the columns, as its flat sides touch along them
+    turn = (np.pi / 6 if rows > cols else 0) if topology == "hexagonal" else np.pi / 4
     angle = turn + np.arange(n_corners) * 2 * np.pi / n_corners
     radius = 0.5 / np.cos(np.pi / n_corners)
     polygon = centre[:, None] + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -175,6 +171,6 @@ def grid_of(weights: np.ndarray, topology: str) -> Grid:
 def typical_of_units(found: Found, n_units: int) -> np.ndarray:
     """The image nearest to each unit's weights: int64 (n_units,), -1 for a unit without images."""
     typical = np.full(n_units, -1)
-    for image in np.lexsort((np.arange(len(found.names)), -found.distance)):
+    for image in np.lexsort((-np.arange(len(found.names)), -found.distance)):
         typical[found.unit[image]] = image
     return typical

@@ -1,6 +1,8 @@
 """Hand-over to other tools: a spreadsheet, folders of photographs, the TensorFlow projector."""
 
 import csv
+import errno
+import filecmp
 import json
 import os
 import shutil
@@ -91,33 +93,43 @@ def write_projector(found: Found, tiles: np.ndarray, folder: Path, n_dimensions:
 def write_cluster_folders(found: Found, folder: Path) -> tuple[int, int]:
     """Put each cluster's photographs into `folder/<id>/`, by CLUSTER_FOLDERS; "none" removes what was put there.
 
-    What this stage put there before (`.placed.json`) is removed first, as clusters change; a file that was changed
-    since, or that someone else put there, stays, and a photograph of the same name gets a number behind its name.
-    Returns how many photographs were placed and how many files were left alone.
+    What this stage put there before (`.placed.json`) is removed first, as clusters change. A file that someone changed
+    or put there stays as it is, and a photograph of the same name gets a number behind its name.
+    Returns how many photographs were placed and how many files of others were left.
     """
     manifest = folder / ".placed.json"
     n_left = remove_placed(folder, manifest)
     if config.CLUSTER_FOLDERS == "none":
         return 0, n_left
     source = (files.raw_img_dir if config.CLUSTER_FOLDERS_FROM == "raw_img" else files.img_dir)(config.DATASET)
-    placed: dict[str, list] = {}
-    try:
-        for i in tqdm(found.order, desc="folders", unit="image", disable=None):
-            origin = source / found.names[i]
-            if not origin.is_file():
-                continue
-            target = free_path(folder / str(found.cluster[i]) / found.names[i].replace("/", "__"))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            place(origin, target, config.CLUSTER_FOLDERS)
-            placed[target.relative_to(folder).as_posix()] = identity(target)
-    finally:
-        if placed:
-            files.write_json(manifest, placed)
-    return len(placed), n_left
+    plan: dict[str, str] = {}
+    for i in found.order:
+        if (source / found.names[i]).is_file():
+            target = f"{found.cluster[i]}/{found.names[i].replace('/', '__')}"
+            plan[free_name(folder, target, plan)] = found.names[i]
+    # written before the first file: a run that is killed leaves nothing that the next one does not know as its own
+    files.write_json(manifest, {"from": files.shown(source), "placed": plan})
+    for target, name in tqdm(plan.items(), desc="folders", unit="image", disable=None):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        place(source / name, folder / target, config.CLUSTER_FOLDERS)
+    return len(plan), n_left
+
+
+def free_name(folder: Path, name: str, taken: dict[str, str]) -> str:
+    """`name`, or with " (2)", " (3)", ... behind its stem where a file of that name is there or planned."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a name with "/", not a path of this system)
+    number, candidate = 1, name
+    while candidate in taken or os.path.lexists(folder / candidate):
+        number += 1
+        candidate = f"{stem} ({number}){suffix}"
+    return candidate
 
 
 def place(origin: Path, target: Path, how: str) -> None:
-    """Make `target` (which does not exist) a hard link, symbolic link or copy of `origin`; a copy where it can't be."""
+    """Make `target` a hard link ("hardlink"), symbolic link ("symlink") or copy ("copy") of `origin`.
+
+    Where the file system has no such links, a copy. Raises FileExistsError rather than overwriting `target`.
+    """
     try:
         if how == "hardlink":
             os.link(origin.resolve(), target)
@@ -129,42 +141,37 @@ def place(origin: Path, target: Path, how: str) -> None:
         raise
     except OSError:  # another file system, or one without links
         pass
-    with origin.open("rb") as source, target.open("xb") as copy:
-        shutil.copyfileobj(source, copy)
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "exists already", str(target))
+    with files.whole(target) as temporary:
+        shutil.copyfile(origin, temporary)
 
 
-def free_path(path: Path) -> Path:
-    """`path`, or with " (2)", " (3)", ... behind its stem where something of that name is there."""
-    number, candidate = 1, path
-    while os.path.lexists(candidate):
-        number += 1
-        candidate = path.with_name(f"{path.stem} ({number}){path.suffix}")
-    return candidate
-
-
-def identity(path: Path) -> list:
-    """What tells whether the file at `path` is still the one that was placed: link target, or size and time."""
-    if path.is_symlink():
-        return ["link", os.readlink(path)]  # noqa: PTH115 (as text, unresolved)
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def is_placed(target: Path, origin: Path) -> bool:
+    """Whether `target` is still what `place` made of `origin`: a link to it, or a copy of it."""
+    if target.is_symlink():
+        return os.readlink(target) == os.path.relpath(origin, target.parent)  # noqa: PTH115 (as it was written)
+    if not target.is_file() or not origin.is_file():
+        return False
+    return target.samefile(origin) or filecmp.cmp(target, origin, shallow=False)
 
 
 def remove_placed(folder: Path, manifest: Path) -> int:
-    """Remove the files that the manifest lists and that are still as they were, and folders left empty.
+    """Remove the files that the manifest lists and that are still as they were placed, and folders left empty.
 
-    Returns the number of files in the cluster folders that were left alone.
+    Returns the number of other files in the cluster folders.
     """
-    record = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-    for name, was in record.items():
-        path = folder / name
-        if os.path.lexists(path) and identity(path) == was:
-            path.unlink()
+    record = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"from": "", "placed": {}}
+    source = files.root() / record["from"]
+    for target, name in record["placed"].items():
+        if is_placed(folder / target, source / name):
+            (folder / target).unlink()
     manifest.unlink(missing_ok=True)
-    kept = 0
+    n_left = 0
     for inner in sorted(folder.glob("*")) if folder.is_dir() else ():
         if inner.is_dir() and not inner.is_symlink():
-            kept += sum(1 for _ in inner.iterdir())
+            files.remove_temporaries(inner)
+            n_left += sum(1 for _ in inner.iterdir())
             if not any(inner.iterdir()):
                 inner.rmdir()
-    return kept
+    return n_left

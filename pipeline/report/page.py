@@ -19,6 +19,7 @@ TEMPLATE_DIR = Path(__file__).resolve().parent
 DEFAULTS_PATH = TEMPLATE_DIR.parent / "default_settings.json"
 PACKAGES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow", "tensorflow", "keras", "minisom",
             "igraph", "matplotlib")  # fmt: skip
+RELATION = "verdict"  # third column of corrections.csv: "same" or "different"
 SPRITE_SIDE = 10  # thumbnails in a row and in a column of a sprite
 
 
@@ -158,18 +159,18 @@ def skipped_rows() -> list[dict[str, str]]:
     return rows
 
 
-def run_facts(evaluation: dict) -> dict:
-    """How the result was made: stages with seconds and settings, versions, weights, skipped images."""
+def run_facts(evaluation: dict, own: dict) -> dict:
+    """How the result was made: seconds, settings (`own`: those of stage 06), versions, weights, skipped images."""
     data_dir, model_dir = files.data_dir(config.DATASET), files.model_dir(config.TRAIN_DATASET)
     records = [data_dir / "labels_true.json", data_dir / "preprocess.json", model_dir / "feature_network.json",
                data_dir / "features.json", data_dir / "clustering.json",
                files.result_dir(config.DATASET) / "evaluation.json"]  # fmt: skip
-    stages, used = [], {}
+    stages, used = [], dict(own)
     for path in records:
         if record := files.read_record(path):
             stages.append({"stage": record["made_from"].get("stage"), "seconds": record.get("seconds")})
             used |= record["made_from"].get("settings") or {}
-    features_record = files.read_record(data_dir / "features.json") or {}
+    features_record = files.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
     versions = {}
     for package in PACKAGES:
         try:
@@ -189,13 +190,10 @@ def run_facts(evaluation: dict) -> dict:
 def changed_settings(used: dict[str, object]) -> list[dict]:
     """The settings that differ from the defaults (`pipeline/default_settings.json`), as the stages used them."""
     defaults = json.loads(DEFAULTS_PATH.read_text(encoding="utf-8"))
-    now = {name: getattr(config, name) for name in settings.names()} | used
     return [
         {"name": name, "value": repr(value), "default": repr(defaults.get(name))}
-        for name, value in now.items()
-        if name in defaults
-        and value != defaults[name]
-        and list(value if isinstance(value, tuple) else [value]) != defaults[name]
+        for name, value in used.items()
+        if name in defaults and value != defaults[name]
     ]
 
 
@@ -270,6 +268,7 @@ def report_data(found: Found, som: dict, grid: Grid, typical: np.ndarray, plane:
         "map": {
             "rows": grid.rows,
             "cols": grid.cols,
+            "lying": grid.rows != grid.cols,
             "centre": np.round(grid.centre, 3).tolist(),
             "corner": np.round(grid.polygon[0] - grid.centre[0], 4).tolist(),
             "pair": grid.pair.tolist(),
@@ -287,6 +286,7 @@ def report_data(found: Found, som: dict, grid: Grid, typical: np.ndarray, plane:
             "merges": likely_merges(found),
             "splits": likely_splits(found),
             "earlier": earlier_corrections(),
+            "columns": ["image_a", "image_b", RELATION],
         },
         "tsne": plane,
     }
@@ -297,7 +297,7 @@ def earlier_corrections() -> list[list[str]]:
     path = files.data_dir(config.DATASET) / "corrections.csv"
     if not path.exists():
         return []
-    columns = ["image_a", "image_b", "relation"]
+    columns = ["image_a", "image_b", RELATION]
     return [[row[name] for name in columns] for row in files.read_csv(path, columns, "the review list of report.html")]
 
 
@@ -362,6 +362,7 @@ def summary_facts(found: Found, clustering: dict, clusters: list[dict]) -> dict:
         "most_doubtful": min(several, key=lambda row: (row["confidence"], -row["size"])),
         "singles": sum(row["size"] == 1 for row in clusters),
         "interval": clustering.get("n_clusters_interval"),
+        "merge": next(iter(likely_merges(found, n_max=1)), None),
     }
 
 
@@ -384,8 +385,11 @@ def write_page(
     return path
 
 
-def facts_of(found: Found, clustering: dict, evaluation: dict, unreadable: list[int]) -> dict:
-    """All that the page shows besides photographs; `unreadable` are the images that could not be read."""
+def facts_of(found: Found, clustering: dict, evaluation: dict, unreadable: list[int], own: dict) -> dict:
+    """All that the page shows besides photographs; `unreadable` are the images that could not be read.
+
+    own : settings of stage 06
+    """
     clusters = cluster_table(found)
     _, models = np.unique([label for label in found.labels if label], return_counts=True)
     return {
@@ -394,7 +398,7 @@ def facts_of(found: Found, clustering: dict, evaluation: dict, unreadable: list[
         "evaluation": evaluation,
         "summary": summary_facts(found, clustering, clusters),
         "worst": worst_with_images(found, evaluation),
-        "run": run_facts(evaluation),
+        "run": run_facts(evaluation, own),
         "unreadable": [found.names[i] for i in unreadable],
         "sizes": {
             "clusters": sorted((row["size"] for row in clusters), reverse=True),

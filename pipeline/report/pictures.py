@@ -20,10 +20,9 @@ TILE = 128  # pixels; side of the photographs in the pictures
 # Okabe & Ito's colours, told apart with any kind of colour blindness (jfly.uni-koeln.de/color), and a grey
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#B8A600", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-HANGUL_FONTS = (
-    "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Nanum Gothic", "NanumBarunGothic", "Malgun Gothic",
-    "Apple SD Gothic Neo", "AppleGothic", "UnDotum", "Baekmuk Dotum", "Noto Sans CJK JP", "Arial Unicode MS",
-)  # fmt: skip
+# beginnings of the file names of fonts with Hangul, the better ones first
+HANGUL_FONTS = ("notosanscjk", "notosanskr", "nanumgothic", "nanumbarungothic", "malgun", "applesdgothicneo",
+                "applegothic", "undotum", "dotum", "gulim", "nanum", "notoserifcjk", "arialuni")  # fmt: skip
 
 
 # ---- photographs -----------------------------------------------------------------------------------
@@ -81,31 +80,42 @@ def read_thumbnails(names: Sequence[str], side: int, handle: io.IOBase) -> tuple
 def _charmap(path: str) -> frozenset[int]:
     from matplotlib import ft2font
 
-    return frozenset(ft2font.FT2Font(path).get_charmap())
+    try:
+        return frozenset(ft2font.FT2Font(path).get_charmap())
+    except (RuntimeError, OSError):  # a bitmap or damaged font
+        return frozenset()
+
+
+@cache
+def installed_fonts() -> tuple[str, ...]:
+    """Paths of the installed fonts of normal weight, those with Hangul first."""
+    from matplotlib import font_manager
+
+    def rank(path: str) -> tuple[int, str]:
+        stem = Path(path).stem.lower().replace(" ", "").replace("-", "")
+        return next((i for i, name in enumerate(HANGUL_FONTS) if stem.startswith(name)), len(HANGUL_FONTS)), path
+
+    unusual = ("bold", "italic", "oblique", "light", "thin", "extra", "lastresort", "emoji")
+    paths = [path for path in font_manager.findSystemFonts() if not any(u in Path(path).stem.lower() for u in unusual)]
+    return tuple(sorted(paths, key=rank))
 
 
 @cache
 def fonts_for(characters: frozenset[str]) -> tuple[str, ...]:
-    """Paths of installed fonts that together have the characters, the first one has Latin letters.
+    """Paths of fonts that together have the characters, DejaVu Sans, which comes with matplotlib, first.
 
-    Fonts with Hangul are tried first, then all others; characters that no font has are left out (see `undrawable`).
+    Characters that no font has are left out (see `undrawable`).
     """
     from matplotlib import font_manager
 
     chosen = [font_manager.findfont("DejaVu Sans")]
     missing = {ord(c) for c in characters} - _charmap(chosen[0])
-    known = font_manager.fontManager.ttflist
-    rank = {name: i for i, name in enumerate(HANGUL_FONTS)}
-    regular = [font for font in known if font.style == "normal" and font.weight in (400, "normal", "regular")]
-    for font in sorted(regular, key=lambda f: (rank.get(f.name, len(rank)), f.name, f.fname)):
+    for path in installed_fonts():
         if not missing:
             break
-        try:
-            has = missing & _charmap(font.fname)
-        except (RuntimeError, OSError):  # a bitmap or damaged font
-            continue
+        has = missing & _charmap(path)
         if has:
-            chosen.append(font.fname)
+            chosen.append(path)
             missing -= has
     return tuple(chosen)
 
@@ -117,16 +127,22 @@ def undrawable(texts: Iterable[str]) -> set[str]:
     return {c for c in characters if ord(c) not in has}
 
 
-def draw_text(draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int, max_width: float) -> None:
-    """Draw one line of text, cut with an ellipsis at `max_width` pixels; each character in a font that has it."""
-    runs = [(c, _font_for(c, size)) for c in text]
-    widths = [font.getlength(c) for c, font in runs]
-    if sum(widths) > max_width:
-        dots = _font_for("…", size)
-        keep = int(np.searchsorted(np.cumsum(widths), max_width - dots.getlength("…")))
-        runs = [*runs[:keep], ("…", dots)]
+def fitted(text: str, size: int, max_width: float) -> str:
+    """`text`, or its beginning and its end with an ellipsis between them, at most `max_width` pixels wide."""
+    widths = np.array([_font_for(c, size).getlength(c) for c in text])
+    if widths.sum() <= max_width:
+        return text
+    half = (max_width - _font_for("…", size).getlength("…")) / 2
+    n_first = int(np.searchsorted(np.cumsum(widths), half, side="right"))
+    n_last = int(np.searchsorted(np.cumsum(widths[::-1]), half, side="right"))
+    return text[:n_first] + "…" + text[len(text) - n_last :]
+
+
+def draw_text(draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int) -> None:
+    """Draw one line of text, its top left corner at `xy`, each character in a font that has it."""
     x, y = xy
-    for c, font in runs:
+    for c in text:
+        font = _font_for(c, size)
         draw.text((x, y + size), c, fill="#222222", font=font, anchor="ls")
         x += font.getlength(c)
 
@@ -158,9 +174,9 @@ def new_figure(width: float, height: float, texts: Iterable[str] = ()):
 def save_figure(figure, path: Path) -> list[Path]:
     """Write a figure as .png (150 dots per inch) and .svg, without dates; returns both paths."""
     with files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     with files.whole(path.with_suffix(".svg")) as temporary:
-        figure.savefig(temporary, metadata={"Date": None, "Creator": None})
+        figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return [path, path.with_suffix(".svg")]
 
 
@@ -211,6 +227,7 @@ def tsne(direction: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     n_images = len(direction)
     if n_images < 5 or np.ptp(direction, axis=0).max() == 0:
@@ -218,12 +235,11 @@ def tsne(direction: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
         return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     n_components = min(50, *direction.shape)
     reduced = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(direction)
-    # threads that wait for one another cost more than they bring on few images
+    # threads that wait for one another at each step cost more than they bring on few images
     n_jobs = settings.n_jobs() if n_images > 2000 else 1
     perplexity = min(perplexity, (n_images - 1) / 3)
-    plane = TSNE(init="pca", perplexity=perplexity, max_iter=750, random_state=seed, n_jobs=n_jobs).fit_transform(
-        reduced
-    )
+    with threadpool_limits(n_jobs):
+        plane = TSNE(init="pca", perplexity=perplexity, max_iter=750, random_state=seed).fit_transform(reduced)
     plane -= (plane.max(axis=0) + plane.min(axis=0)) / 2
     return (plane / max(np.abs(plane).max(), 1e-9)).astype(np.float32)
 
@@ -278,11 +294,12 @@ def _scatter(axes, plane: np.ndarray, groups: list[str], style: dict[str, tuple[
     names = np.array(groups, np.str_)
     halo = [patheffects.withStroke(linewidth=2, foreground="white")]
     font_size = float(np.clip(11 - len(style) / 25, 5, 10))
+    dot = float(np.clip(12_000 / len(plane), 7, 36))
     if (names == "").any():
         axes.scatter(*plane[names == ""].T, s=5, c="#BBBBBB", linewidths=0)
     for name, (colour, marker) in style.items():
         points = plane[names == name]
-        axes.scatter(*points.T, s=16, c=colour, marker=marker, linewidths=0 if marker != "+" else 0.6, alpha=0.85)
+        axes.scatter(*points.T, s=dot, c=colour, marker=marker, linewidths=0 if marker != "+" else 0.6, alpha=0.85)
     for name in style:
         x, y = np.median(plane[names == name], axis=0)
         text = axes.text(x, y, name[n_cut:], fontsize=font_size, ha="center", va="center", parse_math=False)
@@ -303,7 +320,7 @@ def draw_units(grid: Grid, values: np.ndarray, title: str, label: str, path: Pat
     from matplotlib import colors
     from matplotlib.collections import LineCollection, PolyCollection
 
-    width = float(np.clip(grid.cols * 0.34, 6, 24))
+    width = float(np.clip(max(grid.rows, grid.cols) * 0.42, 6, 24))
     figure = new_figure(width, width * (np.ptp(grid.centre[:, 1]) + 1) / (np.ptp(grid.centre[:, 0]) + 1) + 1.2)
     axes = figure.subplots()
     # hit counts: a few units hold most of the images
@@ -316,7 +333,7 @@ def draw_units(grid: Grid, values: np.ndarray, title: str, label: str, path: Pat
     axes.add_collection(LineCollection(grid.edge[border], colors="black", linewidths=1.0))
     if numbers:
         bright = norm(values) > 0.55
-        size = float(np.clip(10 - grid.cols / 12, 4, 8))
+        size = float(np.clip(10 - max(grid.rows, grid.cols) / 12, 4, 8))
         for unit in np.flatnonzero(values):
             colour = "black" if bright[unit] else "white"
             axes.text(*grid.centre[unit], f"{values[unit]:.0f}", color=colour, fontsize=size, ha="center", va="center")
@@ -383,16 +400,17 @@ def draw_sheet(title: str, tiles: Sequence[np.ndarray], captions: Sequence[str],
     places = [(edge + i % n_cols * step, top + i // n_cols * (step + line)) for i in range(len(tiles))]
     for (x, y), tile in zip(places, tiles, strict=True):
         sheet.paste(Image.fromarray(np.asarray(tile)), (x, y))
-    fit = f' textLength="{TILE}" lengthAdjust="spacingAndGlyphs"'  # a longer caption is squeezed
+    captions = [fitted(caption, 11, TILE) for caption in captions]
+    title = fitted(title, 16, width - 2 * edge)
     texts = [
-        f'<text x="{x}" y="{y + TILE + 13}" font-size="11"{fit if len(c) > 20 else ""}>{escape(c)}</text>'
-        for (x, y), c in zip(places, captions, strict=True)
+        f'<text x="{x}" y="{y + TILE + 13}" font-size="11">{escape(caption)}</text>'
+        for (x, y), caption in zip(places, captions, strict=True)
     ]
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=88)
     for (x, y), caption in zip(places, captions, strict=True):
-        draw_text(draw, (x, y + TILE + 2), caption, 11, TILE)
-    draw_text(draw, (edge, 6), title, 16, width - 2 * edge)
+        draw_text(draw, (x, y + TILE + 2), caption, 11)
+    draw_text(draw, (edge, 6), title, 16)
     with files.whole(path) as temporary:
         sheet.save(temporary, "PNG", compress_level=6)
     write_svg(path.with_suffix(".svg"), width, height, buffer.getvalue(), [
@@ -446,7 +464,7 @@ def draw_photo_map(grid: Grid, som: dict, typical: np.ndarray, tiles: np.ndarray
             text = str(int(hits[unit]))
             box = (x, y - 11, x + 7 * len(text) + 2, y)
             draw.rectangle(box, fill="white")
-            draw_text(draw, (x + 1, y - 12), text, 10, 60)
+            draw_text(draw, (x + 1, y - 12), text, 10)
             place = f'x="{x + 1:.1f}" y="{y - 2:.1f}" font-size="10"'
             shapes.append(f'<text {place} paint-order="stroke" stroke="#fff" stroke-width="3">{text}</text>')
     with files.whole(path) as temporary:

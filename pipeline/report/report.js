@@ -144,13 +144,16 @@ $("cut-reset").addEventListener("click", () => { cutInput.value = data.current; 
 const map = data.map, nUnits = map.centre.length;
 const canvas = $("canvas"), context = canvas.getContext("2d");
 const chosen = { unit: null, cluster: null };
+// the map lies on its longer side; on a narrow screen it stands
+const standing = window.innerWidth < 640 && map.lying;
+if (standing) for (const list of [map.centre, map.corner, ...map.edge]) for (const point of list) point.reverse();
 const view = { scale: 1, x: 0, y: 0, fit: 1 };
 let unitCluster = [], clusterColour = new Map(), imagesOfUnit = Array.from({ length: nUnits }, () => []), unitConfidence = [];
 for (const image of data.order) imagesOfUnit[data.unit[image]].push(image);
 unitConfidence = imagesOfUnit.map((list) => list.length ? list.reduce((s, i) => s + data.confidence[i], 0) / list.length : null);
 const neighbours = Array.from({ length: nUnits }, () => []);
 map.pair.forEach(([a, b], k) => { neighbours[a].push([b, map.ridge[k]]); neighbours[b].push([a, map.ridge[k]]); });
-const bounds = map.centre.reduce((b, [x, y]) => [Math.min(b[0], x), Math.min(b[1], y), Math.max(b[2], x), Math.max(b[3], y)], [0, 0, 0, 0])
+const bounds = map.centre.reduce((b, [x, y]) => [Math.min(b[0], x), Math.min(b[1], y), Math.max(b[2], x), Math.max(b[3], y)], [Infinity, Infinity, -Infinity, -Infinity])
   .map((v, i) => v + (i < 2 ? -0.6 : 0.6));
 const COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#B8A600", "#7F7F7F"];
 // cividis, by its ends and a few colours between
@@ -243,6 +246,15 @@ function drawImageAt(image, x, y, side) {
   return true;
 }
 
+function badge(text, x, y, size, colour) {
+  context.font = `700 ${size}px system-ui, sans-serif`;
+  const width = context.measureText(text).width + size * 0.7, height = size * 1.35;
+  context.beginPath(); context.roundRect(x, y, width, height, size * 0.35);
+  context.fillStyle = "#fffffff2"; context.fill();
+  context.lineWidth = 2; context.strokeStyle = colour; context.stroke();
+  context.fillStyle = "#111"; context.fillText(text, x + width / 2, y + height / 2 + size * 0.06);
+}
+
 function halo(text, x, y, size, weight = 600) {
   context.font = `${weight} ${size}px system-ui, sans-serif`;
   context.lineWidth = Math.max(3, size / 3.5); context.lineJoin = "round";
@@ -271,6 +283,7 @@ function draw() {
     if (kind === "confidence" && unitConfidence[unit] !== null) fill = heat(unitConfidence[unit]);
     if (fill) { polygon(unit); context.fillStyle = `rgb(${fill})`; context.fill(); context.strokeStyle = context.fillStyle; context.lineWidth = 1; context.stroke(); }
     if (kind === "clusters") { polygon(unit); context.globalAlpha = map.hits[unit] ? 0.85 : 0.35; context.fillStyle = clusterColour.get(unitCluster[unit]) || "#888"; context.fill(); context.globalAlpha = 1; }
+    if (kind === "photos") { polygon(unit); context.globalAlpha = 0.28; context.fillStyle = clusterColour.get(unitCluster[unit]) || "#888"; context.fill(); context.globalAlpha = 1; }
     if (kind === "photos" && map.typical[unit] >= 0) {
       const side = size * (hexagonal ? 0.76 : 0.9);
       if (!drawImageAt(map.typical[unit], x, y, side)) { context.fillStyle = "#fff8"; context.fillRect(x - side / 2, y - side / 2, side, side); }
@@ -313,7 +326,12 @@ function draw() {
     if (chosen.unit !== null) { polygon(chosen.unit); context.stroke(); }
   }
   if ($("ids").checked) {
-    for (const [id, [x, y]] of clusterCentres()) if (inside([x, y])) halo(String(id), ...toScreen(x, y), Math.min(26, Math.max(11, size * 0.55)));
+    for (const [id, at] of clusterCentres()) {
+      if (!inside(at)) continue;
+      const [x, y] = toScreen(...at);
+      if (kind === "photos" && size >= 26) badge(String(id), x - size * 0.46, y - size * 0.46, Math.min(15, Math.max(9, size * 0.24)), clusterColour.get(id) || "#888");
+      else halo(String(id), x, y, Math.min(24, Math.max(11, size * 0.5)));
+    }
   }
 }
 
@@ -382,10 +400,11 @@ function chooseCluster(id) {
   chosen.unit = null; chosen.cluster = id;
   fillSide(); requestDraw();
 }
+// as unit_row and unit_col of clusters.csv
+const nameOfUnit = (unit) => `Place ${Math.floor(unit / map.cols)}, ${unit % map.cols}`;
 function wordsOfUnit(unit) {
-  const row = Math.floor(unit / map.cols), column = unit % map.cols;
   const count = map.hits[unit] ? plural(map.hits[unit], "photograph") : "no photographs";
-  return `row ${row + 1}, column ${column + 1}: ${count}, cluster ${unitCluster[unit]}`;
+  return `${nameOfUnit(unit)}: ${count}, cluster ${unitCluster[unit]}`;
 }
 
 const SIDE_MAX = 60;
@@ -399,7 +418,7 @@ function fillSide() {
   const group = groups.get(chosen.cluster);
   const whole = chosen.unit === null;
   const list = whole ? group.images : imagesOfUnit[chosen.unit];
-  side.append(make("h3", { textContent: whole ? `Cluster ${chosen.cluster}` : `Row ${Math.floor(chosen.unit / map.cols) + 1}, column ${chosen.unit % map.cols + 1}` }));
+  side.append(make("h3", { textContent: whole ? `Cluster ${chosen.cluster}` : nameOfUnit(chosen.unit) }));
   side.append(make("p", { className: "how", textContent: whole ? `${plural(group.size, "photograph")}, mean confidence ${percent(group.confidence)}` : `${plural(list.length, "photograph")}, cluster ${chosen.cluster}` }));
   const row = make("div", { className: "row" });
   for (const image of list.slice(0, SIDE_MAX)) row.append(photo(image, group && image === group.medoid ? "medoid" : ""));
@@ -467,15 +486,23 @@ canvas.addEventListener("keydown", (event) => {
   else if (event.key === "Enter" && chosen.cluster !== null) chooseCluster(chosen.cluster);
   else if (event.key === "Escape") { chosen.unit = chosen.cluster = null; fillSide(); requestDraw(); }
   else if (step && layer() !== "tsne") {
-    const from = chosen.unit === null ? 0 : chosen.unit;
-    const row = Math.floor(from / map.cols) + (chosen.unit === null ? 0 : step[1]), column = from % map.cols + (chosen.unit === null ? 0 : step[0]);
-    if (row >= 0 && row < map.rows && column >= 0 && column < map.cols) {
-      chooseUnit(row * map.cols + column);
-      $("map-status").textContent = wordsOfUnit(chosen.unit);
+    const next = chosen.unit === null ? 0 : neighbourTowards(chosen.unit, step);
+    if (next !== null) {
+      chooseUnit(next);
+      $("map-status").textContent = wordsOfUnit(next);
     }
   } else return;
   event.preventDefault();
 });
+function neighbourTowards(unit, [dx, dy]) {
+  const [x, y] = map.centre[unit];
+  let best = null, most = 0.4;
+  for (const [other] of neighbours[unit]) {
+    const along = (map.centre[other][0] - x) * dx + (map.centre[other][1] - y) * dy;
+    if (along > most) { most = along; best = other; }
+  }
+  return best;
+}
 function zoomAt(x, y, factor) {
   const [mx, my] = toMap(x, y);
   view.scale = Math.max(view.fit, Math.min(view.scale * factor, Math.max(view.fit * 12, 140)));
@@ -606,7 +633,7 @@ function openPhoto(image) {
   if (data.runnerUp[image] >= 0) fact("Runner-up", link(data.runnerUp[image]));
   if (data.label[image] >= 0) fact("True model", data.models[data.label[image]]);
   if (outliers.has(image)) fact("Outlier", "unlike the other photographs");
-  fact("Place", `row ${Math.floor(data.unit[image] / map.cols) + 1}, column ${data.unit[image] % map.cols + 1}`);
+  fact("On the map", nameOfUnit(data.unit[image]));
   facts.append(make("dt"), make("dd", {}, make("button", { type: "button", textContent: "On the map", onclick: () => { detail.close(); chooseUnit(data.unit[image]); $("map").scrollIntoView(); } })));
   const near = make("div", { className: "row" });
   for (const other of group.images.filter((i) => i !== image).slice(0, 12)) near.append(photo(other, other === group.medoid ? "medoid" : ""));
@@ -709,7 +736,7 @@ function corrections() {
   for (const [key, relation] of marks) { const [a, b] = key.split(" ").map(Number); rows.push([data.names[a], data.names[b], relation]); }
   const same = ([a, b], [c, d]) => (a === c && b === d) || (a === d && b === c);
   const earlier = data.review.earlier.filter((old) => !rows.some((row) => same(old, row)));
-  return [["image_a", "image_b", "relation"], ...earlier, ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
+  return [data.review.columns, ...earlier, ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }
 $("download").addEventListener("click", () => {
   const url = URL.createObjectURL(new Blob([corrections()], { type: "text/csv;charset=utf-8" }));
