@@ -8,13 +8,14 @@ The product keeps its pixels, everything else becomes white. With BACKGROUND_MET
 a ground that a smooth surface of colour explains (white, gradient, studio) is removed by the distance to that surface,
 any other by GrabCut at a small size, started from the distance to the colours of the border. An alpha channel
 is taken as the mask. Where the mask can't be trusted the image keeps all its pixels: a product is never lost.
-Only new and changed images are done again; a changed setting redoes all.
+Only new and changed images are done again; a changed setting redoes all. Images in img/D/ that this stage did not
+write are left alone.
 
-Reads: raw_img/<DATASET>/
-Writes: img/<DATASET>/ (same names), mask/<DATASET>/ (where SAVE_MASKS: name + ".png", 0 and 255),
-    data/<DATASET>/preprocess.csv (image,method,foreground_fraction,trust),
-    data/<DATASET>/skipped.csv (image,stage,reason), data/<DATASET>/preprocess.json
-Config: DATASET, BACKGROUND_METHOD, BACKGROUND_MIN_TRUST, SAVE_MASKS, N_JOBS, REDO
+Reads: raw_img/D/
+Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after it, 0 and 255),
+    data/D/preprocess.csv (image,method,foreground_fraction,trust),
+    data/D/skipped.csv (image,stage,reason), data/D/preprocess.json
+Config: DATASET, BACKGROUND_METHOD, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED, N_JOBS, REDO
 """
 
 import functools
@@ -287,7 +288,10 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
         mask, np.ones((3, 3), np.uint8)
     )
     # cells of 10 x 10 x 10: L* in 0..10, a* and b* in 0..25
-    cells = ((lab + np.float32([0, 130, 130])) / 10).astype(np.int32) @ np.array([26 * 26, 26, 1], np.int32)  # (H, W)
+    # averaged over 5 x 5, so that fine noise counts as the colour it looks like from afar
+    cells = ((cv2.blur(lab, (5, 5)) + np.float32([0, 130, 130])) / 10).astype(np.int32) @ np.array(
+        [26 * 26, 26, 1], np.int32
+    )  # (H, W)
     product = np.bincount(cells[mask > 0], minlength=11 * 26 * 26) / max(1, mask.sum())
     ground = np.bincount(cells[around], minlength=11 * 26 * 26) / max(1, around.sum())
     return float(np.sqrt(product * ground).sum()) if around.any() and mask.any() else 1.0
@@ -301,7 +305,7 @@ def cluttered_masks(small_bgr: np.ndarray, lab: np.ndarray) -> Iterator[np.ndarr
     h, w = lab.shape[:2]
     coarse = cv2.resize(lab, size_within(w, h, 64), interpolation=cv2.INTER_AREA)
     terms = quadratic(*coarse.shape[:2])
-    centre = np.exp(-4 * (terms[..., 3] + terms[..., 5]))
+    centre = np.exp(-2 * (terms[..., 3] + terms[..., 5]))
     start = cv2.resize(np.minimum(border_distance(coarse), 8) ** 0.7 * centre, (w, h))
     yield grabcut_mask(small_bgr, start, product=0.45, ground=0.3)
     yield grabcut_mask(small_bgr, start, product=0.15, ground=0.5)
@@ -478,26 +482,27 @@ def blend(image_bgr: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.rint(255 + (product - 255) * opacity).astype(np.uint8)
 
 
-def preprocess_image(dataset: str, name: str, overrides: dict[str, object]) -> dict[str, object]:
+def preprocess_image(dataset: str, name: str) -> dict[str, object]:
     """Read one image, remove its background and write it: what one worker does.
 
-    Returns its row of preprocess.csv, or {"image", "reason"} where it can't be read.
+    Returns its row of preprocess.csv with the fingerprint of what was written; where it can't be read, the reason.
     """
-    cv2.setNumThreads(1)  # the workers share the cores among them
-    vars(config).update(overrides)
     try:
         image_bgr, alpha = images.read_image(files.raw_img_dir(dataset) / name)
         mask, method, trust = remove_background(image_bgr, alpha, config.BACKGROUND_METHOD)
         if alpha is not None:
             image_bgr = images.on_white(image_bgr, alpha)
-        clean_bgr = image_bgr if method == "alpha" else on_white_ground(image_bgr, mask)
+        clean_bgr = image_bgr if method in ("alpha", "none") else on_white_ground(image_bgr, mask)
         images.write_image(files.img_dir(dataset) / name, clean_bgr)
     except images.ImageError as error:
         return {"image": name, "reason": str(error)}
     if config.SAVE_MASKS:
         images.write_image(mask_path(dataset, name), mask.astype(np.uint8) * 255)
+    else:
+        mask_path(dataset, name).unlink(missing_ok=True)
     return {
         "image": name,
+        "written": files.fingerprint_file(files.img_dir(dataset) / name),
         "method": method,
         "foreground_fraction": round(float(mask.mean()), 4),
         "trust": round(trust, 3),
@@ -525,73 +530,75 @@ def remove_outputs(dataset: str, name: str) -> None:
             folder.rmdir()
 
 
+def fingerprint_raw(path: Path) -> str:
+    """Fingerprint of a photograph's content; empty where it is no regular file or can't be read, a worker says why."""
+    try:
+        return files.fingerprint_file(path) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
 def is_done(dataset: str, name: str, row: dict[str, object]) -> bool:
-    """Whether the files that `row` of the record speaks of are there as they were written."""
+    """Whether the files that a row of the record speaks of are there as they were written."""
     if "reason" in row:
         return True
-    written = row.get("written") == files.fingerprint_file(files.img_dir(dataset) / name)
-    return written and (not config.SAVE_MASKS or mask_path(dataset, name).exists())
+    there = row["written"] == files.fingerprint_file(files.img_dir(dataset) / name)
+    return there and mask_path(dataset, name).exists() == config.SAVE_MASKS
+
+
+def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:
+    """The record's row of each image; rows made in another way than `origin`'s forget of which photograph they are."""
+    rows = record.get("images")
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) and {"raw"} < row.keys() for row in rows.values()):
+        return {}
+    same = not config.REDO and all(record["made_from"].get(key) == origin[key] for key in ("code", "settings"))
+    return rows if same else {name: {**row, "raw": None} for name, row in rows.items()}
 
 
 def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
     """`preprocess_image` of each name on all cores, in the names' order, without holding more than a few images."""
-    current = {name: getattr(config, name) for name in settings.names()}
-    workers = joblib.Parallel(settings.n_jobs(), return_as="generator", batch_size="auto", prefer="threads")
-    rows = workers(joblib.delayed(preprocess_image)(dataset, name, current) for name in names)
+    # OpenCV frees the interpreter while it works, so threads share the cores as well as processes, and start at once
+    cv2.setNumThreads(1)
+    workers = joblib.Parallel(settings.n_jobs(), return_as="generator", prefer="threads")
+    rows = workers(joblib.delayed(preprocess_image)(dataset, name) for name in names)
     return iter(tqdm(rows, total=len(names), unit="image", disable=None))
 
 
 def main() -> None:
     begin = time.perf_counter()
-    dataset = config.DATASET
-    raw_dir, record_path = files.raw_img_dir(dataset), files.data_dir(dataset) / "preprocess.json"
-    table_path, skipped_path = files.data_dir(dataset) / "preprocess.csv", files.data_dir(dataset) / "skipped.csv"
-    names = files.images_of(
-        raw_dir, f"put the photographs there, or set DATASET to another folder of {files.shown(raw_dir.parent)}/"
+    dataset, raw_dir = config.DATASET, files.raw_img_dir(config.DATASET)
+    record_path, table_path, skipped_path = (
+        files.data_dir(dataset) / name for name in ("preprocess.json", "preprocess.csv", "skipped.csv")
     )
-    prints = {name: files.fingerprint_file(raw_dir / name) for name in names}
+    wrote = [files.img_dir(dataset), table_path, skipped_path]
+    remedy = f"put the photographs there, or set DATASET to another folder of {files.shown(raw_dir.parent)}/"
+    names = files.images_of(raw_dir, remedy)
+    prints = {name: fingerprint_raw(raw_dir / name) for name in names}
     origin = files.made_from(__file__, {files.shown(raw_dir): files.fingerprint(prints)}, SETTINGS)
 
-    record = files.read_record(record_path) or {}
-    before = record.get("images", {})
-    same_way = not config.REDO and all(
-        record.get("made_from", {}).get(key) == origin[key] for key in ("code", "settings")
-    )
-    rows = {
-        name: before[name]
-        for name in names
-        if same_way and name in before and before[name]["raw"] == prints[name] and is_done(dataset, name, before[name])
-    }
-    to_do = [name for name in names if name not in rows]
-    made = {name for name, row in before.items() if "written" in row}
-    gone = made - set(names)
-    if not to_do and not gone and files.up_to_date(record_path, origin):
-        files.unchanged([files.img_dir(dataset), table_path, skipped_path])
+    rows = earlier_rows(files.read_record(record_path) or {}, origin)
+    made = {name for name, row in rows.items() if "written" in row}
+    to_do = [n for n in names if n not in rows or rows[n]["raw"] != prints[n] or not is_done(dataset, n, rows[n])]
+    if not to_do and files.up_to_date(record_path, origin):
+        files.unchanged(wrote)
         return
     try:
         for row in in_parallel(dataset, to_do):
-            name = row["image"]
-            written = {} if "reason" in row else {"written": files.fingerprint_file(files.img_dir(dataset) / name)}
-            rows[name] = {**row, **written, "raw": prints[name]}
-    except KeyboardInterrupt:
-        files.write_record(record_path, {**origin, "inputs": {}}, [], images={**before, **rows})
+            rows[row["image"]] = {**row, "raw": prints[row["image"]]}
+    except BaseException:
+        # what is done stays done: the next run goes on from here
+        files.write_record(record_path, {**origin, "inputs": {}}, [], images=rows)
         raise
-    if all("reason" in row for row in rows.values()):
-        first = rows[names[0]]["reason"]
-        raise settings.UserError(
-            f"none of the {len(names)} files of {files.shown(raw_dir)}/ can be read as an image; "
-            f"the first, {names[0]}: {first}"
-        )
     skipped = [(name, STAGE, rows[name]["reason"]) for name in names if "reason" in rows[name]]
-    for name in [*gone, *(name for name, _, _ in skipped if name in made)]:
+    if len(skipped) == len(names):
+        reason = f"the first, {names[0]}: {skipped[0][2]}"
+        raise settings.UserError(f"none of the {len(names)} files of {files.shown(raw_dir)}/ can be used; {reason}")
+    for name in made - {name for name in names if "written" in rows[name]}:
         remove_outputs(dataset, name)
     columns = ["image", "method", "foreground_fraction", "trust"]
-    files.write_csv(
-        table_path, columns, [[rows[name][key] for key in columns] for name in names if "reason" not in rows[name]]
-    )
+    files.write_csv(table_path, columns, [[rows[n][key] for key in columns] for n in names if "written" in rows[n]])
     files.write_csv(skipped_path, ["image", "stage", "reason"], skipped)
     files.write_record(record_path, origin, [table_path, skipped_path], images={name: rows[name] for name in names})
-    wrote = [files.img_dir(dataset), table_path, skipped_path]
     files.summary(len(names), len(names) - len(skipped), len(skipped), wrote, time.perf_counter() - begin)
 
 

@@ -1,0 +1,347 @@
+"""Backgrounds of drawn images whose mask is known, and what the stage keeps, redoes and leaves alone."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from conftest import load_stage
+from PIL import Image
+
+import config
+from pipeline import files, images, settings
+
+stage = load_stage("01.img_preprocess.py")
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+def ellipse(height: int, width: int, size: float = 0.3) -> np.ndarray:
+    """Mask of an ellipse in the middle, bool (height, width)."""
+    mask = np.zeros((height, width), np.uint8)
+    cv2.ellipse(mask, (width // 2, height // 2), (int(size * width), int(size * height * 0.7)), 20, 0, 360, 1, -1)
+    return mask > 0
+
+
+def painted(ground_bgr: np.ndarray, mask: np.ndarray, colour=(40, 60, 170)) -> np.ndarray:
+    """A product of one colour with a smooth edge on a ground, uint8 BGR (H, W, 3)."""
+    opacity = cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0)[..., None]
+    return np.rint(opacity * np.float32(colour) + (1 - opacity) * ground_bgr).astype(np.uint8)
+
+
+def white(height: int = 120, width: int = 150) -> np.ndarray:
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def gradient(height: int = 120, width: int = 150) -> np.ndarray:
+    """A ground that gets lighter from the top left to the bottom right."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    return np.rint(np.stack([150 + 60 * y, 160 + 50 * y, 170 + 40 * x], axis=-1)).astype(np.uint8)
+
+
+def cluttered(height: int = 120, width: int = 150) -> np.ndarray:
+    """A ground of coloured tiles, green, blue and grey, none of them red."""
+    generator = np.random.default_rng(3)
+    tiles = generator.integers([60, 90, 30], [230, 220, 110], (height // 10 + 1, width // 10 + 1, 3))
+    return np.kron(tiles, np.ones((10, 10, 1))).astype(np.uint8)[:height, :width]
+
+
+# ---- masks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ground", [white(), gradient()], ids=["white", "gradient"])
+def test_smooth_ground_gives_the_exact_mask(ground):
+    mask = ellipse(120, 150)
+    found, method, trust = stage.remove_background(painted(ground, mask), None, "auto")
+    assert method == "plain" and trust > 0.9
+    assert iou(found, mask) > 0.97
+
+
+def test_cluttered_ground_goes_to_grabcut():
+    mask = ellipse(120, 150)
+    found, method, trust = stage.remove_background(painted(cluttered(), mask), None, "auto")
+    assert method == "grabcut" and trust > 0.7
+    assert iou(found, mask) > 0.85
+
+
+def test_ground_surface_is_found_behind_the_product():
+    ground = gradient()
+    lab = stage.to_lab(painted(ground, ellipse(120, 150)))
+    fitted = stage.fit_ground(lab)
+    assert np.abs(fitted.surface - stage.to_lab(ground)).max() < 2.5
+    assert fitted.explained == 1 and fitted.noise < 0.5
+
+
+def test_hole_that_shows_the_ground_stays_open():
+    mask = ellipse(120, 150)
+    mask[45:65, 60:90] = False
+    found, _, _ = stage.remove_background(painted(white(), mask), None, "auto")
+    assert iou(found, mask) > 0.95 and not found[55, 75]
+
+
+def test_outline_drawing_is_filled():
+    filled = ellipse(120, 150)
+    outline = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(3)).astype(bool)
+    found, _, _ = stage.remove_background(painted(white(), outline), None, "auto")
+    assert iou(found, filled) > 0.95
+
+
+def test_shop_text_goes_and_two_copies_stay():
+    mask = np.zeros((200, 300), bool)
+    mask[60:130, 30:120] = mask[60:130, 170:260] = True
+    image = painted(white(200, 300), mask)
+    cv2.putText(image, "SALE 50", (90, 185), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 2)
+    found, _, _ = stage.remove_background(image, None, "auto")
+    assert iou(found, mask) > 0.96 and not found[165:].any()
+
+
+def test_shadow_is_ground():
+    mask = np.zeros((200, 200), bool)
+    mask[60:120, 50:150] = True
+    shadow = np.zeros((200, 200), np.float32)
+    shadow[100:150, 40:170] = 1
+    light = 1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), 12)
+    found, _, _ = stage.remove_background(painted(light[..., None] * np.float32([235, 235, 235]), mask), None, "auto")
+    assert iou(found, mask) > 0.93
+
+
+def test_frame_of_one_colour_is_ground():
+    mask = ellipse(120, 150)
+    image = painted(gradient(), mask)
+    cv2.rectangle(image, (0, 0), (149, 119), (200, 80, 30), 8)
+    assert stage.frame_width(image) in (5, 6)  # the line within the frame may be blended
+    found, method, _ = stage.remove_background(image, None, "auto")
+    assert method == "plain" and iou(found, mask) > 0.96
+    assert stage.frame_width(painted(gradient(), mask)) == 0
+
+
+def test_product_that_touches_the_border():
+    mask = np.zeros((120, 150), bool)
+    mask[30:, 40:100] = True
+    found, _, _ = stage.remove_background(painted(white(), mask), None, "auto")
+    assert iou(found, mask) > 0.97 and found[-1, 41:99].all()
+
+
+@pytest.mark.parametrize("height, width", [(120, 150), (30, 400), (8, 8), (3, 50), (1, 1)])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_image_without_a_product_keeps_its_pixels(height, width, value):
+    image = np.full((height, width, 3), value, np.uint8)
+    mask, method, trust = stage.remove_background(image, None, "auto")
+    assert mask.all() and method == "none" and trust < config.BACKGROUND_MIN_TRUST
+
+
+def test_noise_is_not_trusted():
+    image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    mask, method, _ = stage.remove_background(image, None, "auto")
+    assert mask.all() and method == "none"
+
+
+@pytest.mark.parametrize("method", ["plain", "grabcut", "sobel"])
+def test_every_method_by_name(method):
+    mask = ellipse(120, 150)
+    found, used, trust = stage.remove_background(painted(white(), mask), None, method)
+    assert used == method and 0 <= trust <= 1
+    assert iou(found, mask) > 0.8
+
+
+def test_method_none_copies():
+    mask, method, trust = stage.remove_background(painted(white(), ellipse(120, 150)), None, "none")
+    assert mask.all() and method == "none" and trust == 1
+
+
+def test_alpha_is_the_mask_where_it_hides_something():
+    image, alpha = cluttered(), np.where(ellipse(120, 150), 255, 0).astype(np.uint8)
+    mask, method, trust = stage.remove_background(image, alpha, "auto")
+    assert method == "alpha" and trust == 1
+    np.testing.assert_array_equal(mask, alpha > 127)
+
+
+def test_large_image_is_masked_at_its_own_size():
+    mask = ellipse(1500, 2400)
+    found, method, _ = stage.remove_background(painted(gradient(1500, 2400), mask), None, "auto")
+    assert method == "plain" and found.shape == mask.shape
+    assert iou(found, mask) > 0.97
+
+
+def test_the_same_image_gives_the_same_mask():
+    image = painted(cluttered(), ellipse(120, 150))
+    first, second = (stage.remove_background(image, None, "auto")[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_colour_overlap_of_halves():
+    lab = np.zeros((40, 40, 3), np.float32)
+    mask = np.zeros((40, 40), bool)
+    mask[:, :20] = True
+    assert stage.colour_overlap(lab, mask) == pytest.approx(1)
+    lab[:, :20] = 50
+    assert stage.colour_overlap(lab, mask) == 0
+    assert stage.colour_overlap(lab, np.zeros((40, 40), bool)) == 1
+
+
+# ---- pixels ----------------------------------------------------------------------------------------
+
+
+def test_ground_becomes_white_product_keeps_its_pixels_and_the_edge_has_no_halo():
+    mask = ellipse(120, 150)
+    green = np.full((120, 150, 3), (0, 200, 0), np.uint8)
+    clean = stage.on_white_ground(painted(green, mask), mask).astype(int)
+    assert (clean[~mask] == 255).all()
+    inner = cv2.erode(mask.astype(np.uint8), stage.disc(3)).astype(bool)
+    assert (clean[inner] == (40, 60, 170)).all()
+    # between (40, 60, 170) and white no pixel is greener than it is red
+    assert (clean[mask][:, 1] <= clean[mask][:, 2]).all()
+
+
+def test_strips_meet_without_a_seam(monkeypatch):
+    mask = ellipse(120, 150)
+    image = painted(gradient(), mask)
+    whole = stage.on_white_ground(image, mask)
+    monkeypatch.setattr(stage, "STRIP", 7)
+    np.testing.assert_array_equal(stage.on_white_ground(image, mask), whole)
+
+
+# ---- the stage -------------------------------------------------------------------------------------
+
+
+def put(root, *names: str) -> None:
+    """Product photographs on white in raw_img/x/, each with another colour."""
+    for i, name in enumerate(names):
+        path = root / "raw_img" / "x" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = (30 * i % 200, 60, 170)
+        Image.fromarray(painted(white(60, 80), ellipse(60, 80), colour)[..., ::-1]).save(path)
+    config.DATASET = "x"
+
+
+def times(root) -> dict[str, int]:
+    folder = root / "img" / "x"
+    return {name: (folder / name).stat().st_mtime_ns for name in files.list_images(folder)}
+
+
+def rows(root) -> dict[str, dict[str, str]]:
+    table = files.read_csv(root / "data" / "x" / "preprocess.csv", ["image", "method"], "01")
+    return {row["image"]: row for row in table}
+
+
+def test_files_written(root, capsys):
+    put(root, "1_1_1.jpg", "가방 하나,둘/2_1_1.png")
+    (root / "raw_img" / "x" / "broken.jpg").write_bytes(b"nothing")
+    config.SAVE_MASKS = True
+    stage.main()
+    assert files.list_images(root / "img" / "x") == ["1_1_1.jpg", "가방 하나,둘/2_1_1.png"]
+    mask = cv2.imdecode(np.fromfile(root / "mask" / "x" / "가방 하나,둘" / "2_1_1.png.png", np.uint8), 0)
+    assert set(np.unique(mask)) == {0, 255} and iou(mask > 0, ellipse(60, 80)) > 0.9
+    assert list(rows(root)["1_1_1.jpg"]) == ["image", "method", "foreground_fraction", "trust"]
+    assert float(rows(root)["1_1_1.jpg"]["foreground_fraction"]) == pytest.approx(ellipse(60, 80).mean(), abs=0.02)
+    skipped = files.read_csv(root / "data" / "x" / "skipped.csv", ["image", "stage", "reason"], "01")
+    assert [row["image"] for row in skipped] == ["broken.jpg"]
+    assert "3 images in = 2 out + 1 skipped" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_only_new_and_changed_images_are_done_again(root, capsys):
+    put(root, "a.png", "b.png", "c.png")
+    stage.main()
+    first = times(root)
+    stage.main()
+    assert capsys.readouterr().out.splitlines()[-1].startswith("unchanged") and times(root) == first
+    put(root, "d.png")
+    image = painted(white(60, 80), ellipse(60, 80, 0.2))
+    images.write_image(root / "raw_img" / "x" / "b.png", image)
+    stage.main()
+    second = times(root)
+    assert {name for name in second if second[name] != first.get(name)} == {"b.png", "d.png"}
+    (root / "img" / "x" / "c.png").unlink()
+    stage.main()
+    assert {name for name, time in times(root).items() if time != second[name]} == {"c.png"}
+
+
+def test_a_changed_setting_redoes_all(root):
+    put(root, "a.png", "b.png")
+    stage.main()
+    first = times(root)
+    config.BACKGROUND_METHOD = "sobel"
+    stage.main()
+    assert all(time != first[name] for name, time in times(root).items())
+    assert {row["method"] for row in rows(root).values()} == {"sobel"}
+
+
+def test_masks_go_when_they_are_no_longer_wanted(root):
+    put(root, "a.png")
+    config.SAVE_MASKS = True
+    stage.main()
+    assert (root / "mask" / "x" / "a.png.png").exists()
+    config.SAVE_MASKS = False
+    stage.main()
+    assert not (root / "mask" / "x" / "a.png.png").exists()
+
+
+def test_removed_photographs_leave_and_files_put_by_hand_stay(root):
+    put(root, "a.png", "b/b.png")
+    config.SAVE_MASKS = True
+    stage.main()
+    by_hand = root / "img" / "x" / "hand.png"
+    images.write_image(by_hand, white(20, 20))
+    (root / "raw_img" / "x" / "b" / "b.png").unlink()
+    stage.main()
+    assert files.list_images(root / "img" / "x") == ["a.png", "hand.png"]
+    assert not (root / "mask" / "x" / "b").exists() and list(rows(root)) == ["a.png"]
+
+
+def test_photograph_that_became_unreadable_leaves(root):
+    put(root, "a.png", "b.png")
+    stage.main()
+    (root / "raw_img" / "x" / "b.png").write_bytes(b"")
+    stage.main()
+    assert files.list_images(root / "img" / "x") == ["a.png"]
+
+
+def test_interrupted_run_goes_on_where_it_was(root, monkeypatch):
+    put(root, "a.png", "b.png", "c.png")
+    whole_run = stage.in_parallel
+
+    def interrupted(dataset, names):
+        yield next(whole_run(dataset, names[:1]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "in_parallel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage.main()
+    first = times(root)
+    assert list(first) == ["a.png"]
+    monkeypatch.setattr(stage, "in_parallel", whole_run)
+    stage.main()
+    assert list(times(root)) == ["a.png", "b.png", "c.png"] and times(root)["a.png"] == first["a.png"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"made_from": {}, "images": 3}', '{"made_from": {}, "images": {"a.png": 1}}']
+)
+def test_damaged_record_means_all_anew(root, text):
+    put(root, "a.png")
+    (root / "data" / "x").mkdir(parents=True)
+    (root / "data" / "x" / "preprocess.json").write_text(text)
+    stage.main()
+    record = json.loads((root / "data" / "x" / "preprocess.json").read_text(encoding="utf-8"))
+    assert list(record["images"]) == ["a.png"]
+
+
+def test_nothing_readable_is_an_error_that_leaves_earlier_results(root):
+    put(root, "a.png")
+    stage.main()
+    before = (root / "img" / "x" / "a.png").read_bytes()
+    (root / "raw_img" / "x" / "a.png").write_bytes(b"x")
+    with pytest.raises(settings.UserError, match=r"none of the 1 files of raw_img/x/ .* a\.png: "):
+        stage.main()
+    assert (root / "img" / "x" / "a.png").read_bytes() == before
+
+
+def test_missing_and_empty_folder(root):
+    config.DATASET = "x"
+    with pytest.raises(settings.UserError, match="raw_img/x/ not found"):
+        stage.main()
+    (root / "raw_img" / "x").mkdir(parents=True)
+    with pytest.raises(settings.UserError, match="raw_img/x/ holds no image"):
+        stage.main()
