@@ -251,6 +251,7 @@ class TrainingImages:
         self.paths, self.mask_paths = paths, mask_paths
         self.cache: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self.n_cached = CACHE_BYTES // (4 * config.IMAGE_SIZE**2)
+        self.problem: settings.UserError | None = None
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Image i as the network takes it, uint8 RGB (size, size, 3), and its mask, uint8 (size, size), or None."""
@@ -259,9 +260,11 @@ class TrainingImages:
         try:
             image_bgr = images.read_bgr(self.paths[i])
         except images.ImageError as error:
-            raise settings.UserError(
-                f"{files.shown(self.paths[i])}: {error}: run make_training_image_folders.py again"
-            ) from None
+            self.problem = settings.UserError(
+                f"{files.shown(self.paths[i])} can't be used ({error}): run 01.img_preprocess.py and "
+                "make_training_image_folders.py again"
+            )
+            raise self.problem from None
         size, crop = config.IMAGE_SIZE, config.CROP_TO_PRODUCT
         image_rgb, mask = network.square_image(image_bgr, size, crop), None
         if self.mask_paths[i] is not None:
@@ -318,7 +321,12 @@ def training_batches(source: TrainingImages, indices: np.ndarray, labels: np.nda
         return tf.ensure_shape(image_rgb, (size, size, 3)), tf.gather(labels.astype(np.int32), position)
 
     dataset = tf.data.Dataset.range(len(indices)).map(tensors, num_parallel_calls=settings.n_jobs(), deterministic=True)
-    yield from dataset.batch(config.TRAIN_BATCH_SIZE).prefetch(4)
+    try:
+        yield from dataset.batch(config.TRAIN_BATCH_SIZE).prefetch(4)
+    except tf.errors.OpError:
+        if source.problem:  # TensorFlow wraps what a thread raises
+            raise source.problem from None
+        raise
 
 
 # ---- the network ---------------------------------------------------------------------------------
@@ -484,7 +492,7 @@ class Training:
 
 def write_checkpoint(path: Path, origin: dict, training: Training, best: list[np.ndarray], state: dict) -> None:
     """Write all that is needed to go on after this epoch: the values, the best epoch's weights, the history."""
-    arrays = {f"value_{i}": np.asarray(v) for i, v in enumerate(training.variables())}
+    arrays = {f"value_{i}": v.numpy() for i, v in enumerate(training.variables())}
     arrays |= {f"best_{i}": value for i, value in enumerate(best)}
     text = json.dumps({"made_from": files.fingerprint(origin), **state})
     with files.whole(path) as temporary:
@@ -553,7 +561,7 @@ def train(
         loss, accuracy = training.run_epoch(batches, rates, head_only)
         found = start if head_only else judge(features_of(source, judged, training.features), class_of[judged])
         if found["score"] > scores["score"]:
-            best, scores, since_best = [np.asarray(v) for v in training.trained], found, 0
+            best, scores, since_best = [v.numpy() for v in training.trained], found, 0
         elif not head_only:
             since_best += 1
         history.append(
@@ -606,7 +614,7 @@ def fine_tune(
     training = Training(trunk, layer, pooling, len(np.unique(class_of)) - len(held_out))
     judged = subset(class_of, held_out, JUDGED_PER_MODEL, JUDGED_IMAGES, config.RANDOM_SEED)
     start = judge(features_of(source, judged, training.features), class_of[judged])
-    start_weights = [np.asarray(v) for v in training.trained]
+    start_weights = [v.numpy() for v in training.trained]
     print(f"features: {pooling} of {layer}; initial weights: {initial_weights}; {len(held_out)} models held out")
     print(f"start: ari {start['ari']:.3f}  recall_at_1 {start['recall_at_1']:.3f}")
     best, scores, history = train(training, source, class_of, held_out, start, checkpoint)

@@ -372,6 +372,7 @@ def main() -> None:
     known = set(earlier) | {key for key, _ in parts.read()} if about else set()
     to_do = {key: img_dir / name for name, key in keys.items() if key not in known}
     unreadable = {}
+    print(f"{len(to_do)} images to compute, {len(set(keys.values())) - len(to_do)} known")
     if to_do:
         compute, about = load_network()
         parts.begin(about)

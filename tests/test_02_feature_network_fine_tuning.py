@@ -1,0 +1,293 @@
+"""02.feature_network_fine_tuning.py: the pieces by hand, and training on twelve drawn images."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from conftest import load_stage
+
+import config
+from pipeline import files, images, network, settings
+
+stage = load_stage("02.feature_network_fine_tuning.py")
+
+
+# ---- models held out -----------------------------------------------------------------------------
+
+
+def test_held_out_models_are_whole_models_with_at_least_two_images(root):
+    class_of = np.repeat(np.arange(10), [1, 5, 5, 5, 1, 5, 5, 5, 5, 5])
+    held_out = stage.split_models(class_of, 0.3, seed=0)
+    assert len(held_out) == 3 and not {0, 4} & set(held_out)
+    assert (held_out == stage.split_models(class_of, 0.3, seed=0)).all()
+    assert any((held_out != stage.split_models(class_of, 0.3, seed=s)).any() for s in range(1, 5))
+
+
+def test_two_models_are_left_to_train_on_and_two_to_judge_by(root):
+    assert len(stage.split_models(np.repeat(np.arange(4), 3), 0.05, seed=0)) == 2
+    assert len(stage.split_models(np.repeat(np.arange(4), 3), 0.5, seed=0)) == 2
+
+
+@pytest.mark.parametrize("counts", [[9], [9, 9], [9, 9, 9], [1, 1, 1, 9]])
+def test_too_few_models_are_an_error(root, counts):
+    with pytest.raises(settings.UserError, match="fine-tuning needs 4"):
+        stage.split_models(np.repeat(np.arange(len(counts)), counts), 0.25, seed=0)
+
+
+def test_subset_is_bounded_and_of_the_chosen_models():
+    class_of = np.repeat(np.arange(5), 10)
+    chosen = stage.subset(class_of, np.array([1, 3]), per_class=4, at_most=100, seed=0)
+    assert np.bincount(class_of[chosen], minlength=5).tolist() == [0, 4, 0, 4, 0]
+    assert len(stage.subset(class_of, np.arange(5), per_class=4, at_most=10, seed=0)) == 8
+
+
+# ---- judging -------------------------------------------------------------------------------------
+
+CORNERS = np.float32([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0.1, 1, 0], [0, 0, 1], [0, 0.1, 1]])
+
+
+def test_judge_of_three_models_well_apart_is_one():
+    found = stage.judge(CORNERS, np.array([0, 0, 1, 1, 2, 2]))
+    assert found == {"ari": 1.0, "recall_at_1": 1.0, "score": 1.0}
+
+
+def test_judge_when_every_neighbour_is_of_another_model():
+    found = stage.judge(CORNERS, np.array([0, 1, 1, 2, 2, 0]))
+    assert found["recall_at_1"] == 0.0 and found["ari"] < 0
+
+
+def test_an_image_alone_in_its_model_is_not_asked_for_its_neighbour():
+    assert stage.judge(CORNERS[:5], np.array([0, 0, 1, 1, 2]))["recall_at_1"] == 1.0
+
+
+def test_map_at_r_by_hand():
+    # three images of model 0 along an arc, one of model 1 between: each misses differently
+    angles = np.deg2rad([0, 10, 15, 30])
+    features = np.float32(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    labels = np.array([0, 0, 1, 0])
+    # image 0: right, wrong -> (1 + 0) / 2; image 1: nearest is 15 (wrong), then 0 (right, 1 of 2) -> 1/4;
+    # image 3: 15 (wrong), 10 (right) -> 1/4; the one alone is not asked
+    assert stage.map_at_r(features, labels) == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)
+
+
+# ---- sampling and learning rate ------------------------------------------------------------------
+
+
+def test_an_epoch_shows_every_model_equally_often():
+    class_of = np.repeat([0, 1, 2], [20, 8, 2])
+    order = stage.epoch_order(class_of, epoch=0, seed=0)
+    assert np.bincount(class_of[order]).tolist() == [10, 10, 10]
+    assert np.bincount(order, minlength=30)[20:28].min() >= 1  # all 8 images of model 1 before one comes twice
+    assert (order == stage.epoch_order(class_of, epoch=0, seed=0)).all()
+    assert (order != stage.epoch_order(class_of, epoch=1, seed=0)).any()
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    config.LEARNING_RATE = 0.1
+    rates = [stage.learning_rate(i, 100, 10) for i in range(100)]
+    assert rates[0] == pytest.approx(0.01) and max(rates) == pytest.approx(0.1) and rates[-1] < 0.0001
+    assert rates[55] == pytest.approx(0.05)  # half way down
+    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+# ---- augmentation --------------------------------------------------------------------------------
+
+
+def shoe(size: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn product on white, uint8 RGB, and its mask."""
+    image_rgb, mask = np.full((size, size, 3), 255, np.uint8), np.zeros((size, size), np.uint8)
+    cv2.ellipse(image_rgb, (size // 2, size // 2), (size // 3, size // 6), 20, 0, 360, (180, 40, 30), -1)
+    cv2.ellipse(mask, (size // 2, size // 2), (size // 3, size // 6), 20, 0, 360, 255, -1)
+    return image_rgb, mask
+
+
+def test_augmentation_of_strength_zero_only_mirrors():
+    image_rgb, _ = shoe()
+    found = [stage.augmented(image_rgb, None, np.random.default_rng(i), 0.0) for i in range(10)]
+    same = [(f == image_rgb).all() for f in found]
+    mirrored = [(f == image_rgb[:, ::-1]).all() for f in found]
+    assert any(same) and any(mirrored) and all(a or b for a, b in zip(same, mirrored, strict=True))
+
+
+def test_augmentation_changes_an_image_but_keeps_its_product():
+    image_rgb, _ = shoe()
+    for i in range(20):
+        changed = stage.augmented(image_rgb, None, np.random.default_rng(i), 1.0)
+        assert changed.shape == image_rgb.shape and changed.dtype == np.uint8
+        red = (changed[..., 0].astype(int) - changed[..., 1] > 40).mean()
+        assert 0.08 < red < 0.4  # 0.175 of the original
+    assert (changed != image_rgb).any()
+
+
+def test_augmentation_depends_on_the_generator_alone():
+    image_rgb, mask = shoe()
+    one, other = (stage.augmented(image_rgb, mask, np.random.default_rng(3), 1.5) for _ in range(2))
+    assert (one == other).all()
+
+
+def test_random_ground_lies_behind_the_product_only():
+    image_rgb, mask = shoe()
+    for i in range(10):
+        rng = np.random.default_rng(i)
+        changed = stage.augmented(image_rgb, mask, rng, 0.0)
+        kept = mask > 0 if (changed[mask > 0] == image_rgb[mask > 0]).all() else mask[:, ::-1] > 0
+        assert (changed[kept][:, 0] == 180).all()
+        assert (changed[~kept] != 255).any(axis=1).mean() > 0.9
+
+
+@pytest.mark.parametrize("size", [75, 76])
+def test_text_bars_fit_at_every_size(size):
+    for i in range(50):
+        picture = np.full((size, size, 3), 255, np.float32)
+        stage.draw_text_bar(picture, np.random.default_rng(i))
+        assert picture.shape == (size, size, 3) and np.isfinite(picture).all()
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+def test_batch_normalisation_is_never_trained():
+    maps = network.cut(network.inception(75), ["mixed2"])
+    every, upper = stage.unfrozen(maps, "all"), stage.unfrozen(maps, "mixed0")
+    assert all("kernel" in weight.path for weight in every)
+    assert 0 < len(upper) < len(every) == 26  # 5 convolutions in front, 7 in each of three blocks
+    assert stage.unfrozen(maps, "mixed2") == []
+
+
+def test_cosine_head_compares_directions_alone():
+    config.HEAD, config.TEMPERATURE = "cosine", 0.1
+    weights = np.float32([[2, 0], [0, 5]])  # (n_features, n_classes)
+    logits = np.asarray(stage.logits_of(np.float32([[3, 0], [1, 1]]), weights, np.zeros(2, np.float32)))
+    assert np.allclose(logits, [[10, 0], [10 / 2**0.5, 10 / 2**0.5]], atol=1e-4)
+    config.HEAD = "softmax"
+    logits = np.asarray(stage.logits_of(np.float32([[3, 0]]), weights, np.float32([0, 1])))
+    assert np.allclose(logits, [[6, 1]])
+
+
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def t(root):
+    """Twelve drawn images of four models, random initial weights."""
+    config.PRETRAINED_WEIGHTS = "random"
+    config.TRAIN_DATASET, config.COMPUTE_DTYPE = "t", "float32"
+    config.IMAGE_SIZE, config.FEATURE_LAYER, config.POOLING = 75, "mixed0", "average"
+    config.HEAD_EPOCHS, config.EPOCHS, config.WARMUP_EPOCHS, config.TRAIN_BATCH_SIZE = 1, 2, 0, 4
+    rng = np.random.default_rng(0)
+    for label in range(4):
+        colour = rng.integers(0, 230, 3).tolist()
+        for i in range(3):
+            image_bgr = np.full((80, 80, 3), 255, np.uint8)
+            x, y = rng.integers(5, 25, 2).tolist()
+            cv2.rectangle(image_bgr, (x, y), (x + 20 + 8 * label, y + 30), colour, -1)
+            images.write_image(files.training_images_dir("t") / f"model{label}" / f"{i}.png", image_bgr)
+    return files.model_dir("t")
+
+
+def saved_weights(model_dir) -> list[np.ndarray]:
+    """Weights of the saved network."""
+    inception = network.inception(75)
+    network.load_weights(inception, model_dir / "feature_network.h5")
+    return inception.get_weights()
+
+
+def test_everything_is_written_and_a_second_run_changes_nothing(t, capsys):
+    stage.main()
+    said = capsys.readouterr()
+    assert "12 images in = 12 out + 0 skipped" in said.out
+    assert "random weights" in said.err
+    record = files.read_json(t / "feature_network.json", "02")
+    assert record["initial_weights"] == "random"
+    assert (record["image_size"], record["feature_layer"], record["pooling"]) == (75, "mixed0", "average")
+    assert record["n_epochs"] == 3 and len(record["held_out_models"]) == 2
+    assert set(record["start_scores"]) == set(record["scores"]) == {"ari", "recall_at_1", "score"}
+    assert record["scores"]["score"] >= record["start_scores"]["score"]
+    classes = files.read_lines(t / "classes.txt", "02")
+    assert sorted([*classes, *record["held_out_models"]]) == [f"model{i}" for i in range(4)]
+    history = files.read_csv(t / "history.csv", stage.HISTORY, "02")
+    assert [row["phase"] for row in history] == ["head", "network", "network"]
+    assert not (t / "checkpoint.npz").exists()
+    stage.main()
+    assert "unchanged" in capsys.readouterr().out
+
+
+def test_a_killed_training_goes_on_with_the_same_result(t, capsys, monkeypatch):
+    config.LEARNING_RATE, config.PATIENCE = 0.01, 100
+    # each epoch counts as better than the one before, so that the weights compared are trained ones
+    trained_for = iter([])
+    monkeypatch.setattr(
+        stage, "judge", lambda features, labels: dict.fromkeys(("ari", "recall_at_1", "score"), next(trained_for))
+    )
+    trained_for = iter([0.0, 0.1, 0.2])
+    stage.main()
+    uninterrupted = saved_weights(t)
+    for path in t.iterdir():
+        path.unlink()
+    write_checkpoint = stage.write_checkpoint
+
+    def write_and_be_killed(path, origin, training, best, state):
+        write_checkpoint(path, origin, training, best, state)
+        if len(state["history"]) == 2:
+            raise KeyboardInterrupt
+
+    trained_for = iter([0.0, 0.1])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "write_checkpoint", write_and_be_killed)
+        stage.main()
+    assert not (t / "feature_network.h5").exists()
+    capsys.readouterr()
+    trained_for = iter([0.0, 0.2])
+    stage.main()
+    assert "goes on after epoch 2" in capsys.readouterr().out
+    resumed, start = saved_weights(t), network.inception(75).get_weights()
+    assert any((a != b).any() for a, b in zip(uninterrupted, start, strict=True))
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(uninterrupted, resumed, strict=True))
+
+
+def test_a_training_that_does_harm_keeps_the_starting_network(t, capsys):
+    config.LEARNING_RATE, config.EPOCHS = 1.0, 1
+    start = network.inception(75).get_weights()
+    stage.main()
+    record = files.read_json(t / "feature_network.json", "02")
+    if record["improved"]:
+        assert record["scores"]["score"] > record["start_scores"]["score"]
+    else:
+        assert "kept: the starting network" in capsys.readouterr().out
+        assert record["scores"] == record["start_scores"]
+        assert all((a == b).all() for a, b in zip(start, saved_weights(t), strict=True))
+
+
+def test_a_failed_training_leaves_the_old_network(t, monkeypatch):
+    stage.main()
+    before = (t / "feature_network.h5").read_bytes()
+
+    def no_space(*arguments):
+        raise OSError(28, "No space left on device")
+
+    config.EPOCHS = 1
+    monkeypatch.setattr(stage, "write_checkpoint", no_space)
+    with pytest.raises(OSError):
+        stage.main()
+    assert (t / "feature_network.h5").read_bytes() == before
+
+
+def test_layer_and_pooling_are_chosen_where_they_are_left_open(t):
+    config.FEATURE_LAYER = config.POOLING = "auto"
+    config.EPOCHS = config.HEAD_EPOCHS = 0
+    stage.main()
+    record = files.read_json(t / "feature_network.json", "02")
+    assert record["feature_layer"] in network.LAYERS and record["pooling"] in ("average", "max", "gem")
+
+
+def test_a_damaged_training_image_is_named(t):
+    (files.training_images_dir("t") / "model1" / "1.png").write_bytes(b"no image")
+    with pytest.raises(settings.UserError, match=r"model1/1\.png"):
+        stage.main()
+
+
+def test_missing_class_folders_name_the_stage_to_run(root):
+    with pytest.raises(settings.UserError, match=r"make_training_image_folders\.py"):
+        stage.main()

@@ -1,0 +1,197 @@
+"""03.feature_extraction.py: only what is new is computed, and the two files are always in step."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import PROJECT, load_stage
+
+import config
+from pipeline import files, images, network, settings
+
+stage = load_stage("03.feature_extraction.py")
+
+
+def draw(name: str, seed: int) -> None:
+    """Write img/d/<name>: a coloured disc on white, by `seed`."""
+    rng = np.random.default_rng(seed)
+    image_bgr = np.full((90, 120, 3), 255, np.uint8)
+    cv2.circle(image_bgr, (60, 45), int(rng.integers(10, 40)), rng.integers(0, 230, 3).tolist(), -1)
+    images.write_image(files.img_dir("d") / name, image_bgr)
+
+
+@pytest.fixture
+def d(root):
+    """Twelve images, random initial weights."""
+    config.PRETRAINED_WEIGHTS = "random"
+    config.DATASET, config.TRAIN_DATASET, config.FEATURE_NETWORK = "d", "t", "pretrained"
+    config.IMAGE_SIZE, config.EXTRACTION_BATCH_SIZE, config.COMPUTE_DTYPE = 75, 4, "float32"
+    for i in range(12):
+        draw(f"{i:02}.png", i)
+    return stage.paths_of("d")
+
+
+def run(capsys) -> str:
+    """Run the stage; returns what it printed."""
+    stage.main()
+    return capsys.readouterr().out
+
+
+def test_features_are_unit_rows_in_order_of_the_names(d, capsys):
+    said = run(capsys)
+    features, names = files.read_features("d")
+    assert features.shape == (12, 256) and features.dtype == np.float32
+    assert names == [f"{i:02}.png" for i in range(12)]
+    assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    assert "12 images in = 12 out + 0 skipped" in said
+    record = files.read_json(d["record"], "03")
+    assert record["initial_weights"] == "random" and record["n_features"] == 256
+    assert not d["parts"].exists() and not d["skipped"].exists()
+
+
+def test_row_order_and_batches_do_not_change_a_row(d, capsys):
+    run(capsys)
+    before = dict(zip(files.read_features("d")[1], np.array(files.read_features("d")[0]), strict=True))
+    config.REDO, config.EXTRACTION_BATCH_SIZE = True, 5
+    draw("00a.png", 99)
+    run(capsys)
+    after = dict(zip(files.read_features("d")[1], np.array(files.read_features("d")[0]), strict=True))
+    assert all(np.allclose(before[name], after[name], atol=1e-4) for name in before)
+
+
+def test_only_new_and_changed_images_are_computed(d, capsys):
+    assert "12 images to compute, 0 known" in run(capsys)
+    before = np.array(files.read_features("d")[0])
+    draw("00b.png", 50)  # new, and moves all rows behind it
+    draw("05.png", 51)  # changed
+    (files.img_dir("d") / "11.png").unlink()
+    (files.img_dir("d") / "copy.png").write_bytes((files.img_dir("d") / "00.png").read_bytes())
+    assert "2 images to compute, 10 known" in run(capsys)
+    features, names = files.read_features("d")
+    assert names == files.list_images(files.img_dir("d"))
+    assert (features[names.index("copy.png")] == before[0]).all()
+    assert (features[names.index("10.png")] == before[10]).all()
+    assert (features[names.index("05.png")] != before[5]).any()
+
+
+def test_an_unchanged_data_set_needs_no_tensorflow(d, root, capsys):
+    run(capsys)
+    code = (
+        "import runpy, sys; sys.argv = ['03.feature_extraction.py', *sys.argv[1:]]\n"
+        "runpy.run_path('03.feature_extraction.py', run_name='__main__')\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    names = ["DATASET", "FEATURE_NETWORK", "PRETRAINED_WEIGHTS", "IMAGE_SIZE", "COMPUTE_DTYPE"]
+    arguments = [f"--{name}={getattr(config, name)}" for name in names]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=PROJECT, capture_output=True, text=True)
+    assert "unchanged" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+
+
+def test_a_changed_setting_redoes_all(d, capsys):
+    run(capsys)
+    config.POOLING = "average"
+    assert "12 images to compute" in run(capsys)
+
+
+def test_other_weights_give_other_features(d, capsys):
+    """The fine-tuned network is really used."""
+    config.FEATURE_NETWORK = "fine-tuned"
+    found = []
+    for seed in (1, 2):
+        config.RANDOM_SEED = seed
+        with files.whole(files.model_dir("t") / "feature_network.h5") as temporary:
+            network.inception(75).save(temporary, include_optimizer=False)
+        assert "12 images to compute" in run(capsys)
+        found.append(np.array(files.read_features("d")[0]))
+    assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+def test_without_stage_02_it_is_named(d):
+    config.FEATURE_NETWORK = "fine-tuned"
+    with pytest.raises(
+        settings.UserError, match=r"feature_network\.h5 not found: run 02\.feature_network_fine_tuning\.py"
+    ):
+        stage.main()
+
+
+def test_an_unreadable_image_is_listed_and_the_others_go_on(d, capsys):
+    (files.img_dir("d") / "03.png").write_bytes(b"no image")
+    assert "12 images in = 11 out + 1 skipped" in run(capsys)
+    assert "03.png" not in files.read_features("d")[1]
+    rows = files.read_csv(d["skipped"], ["image", "stage", "reason"], "03")
+    assert [row["image"] for row in rows] == ["03.png"]
+    assert "unchanged" in run(capsys)
+    draw("03.png", 3)
+    run(capsys)
+    assert "03.png" in files.read_features("d")[1] and not d["skipped"].exists()
+
+
+def test_when_no_image_is_readable_earlier_features_stay(d, capsys):
+    run(capsys)
+    before = d["features"].read_bytes()
+    for name in files.list_images(files.img_dir("d")):
+        (files.img_dir("d") / name).write_bytes(b"no image " + name.encode())
+    with pytest.raises(settings.UserError, match="can be read as an image"):
+        stage.main()
+    assert d["features"].read_bytes() == before
+
+
+def test_interrupted_work_is_kept(d, capsys, monkeypatch):
+    """What a run had computed before it was interrupted is not computed again."""
+    config.EXTRACTION_BATCH_SIZE = 1
+    add = stage.Parts.add
+
+    def add_and_be_interrupted(parts, rows):
+        add(parts, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage.Parts, "add", add_and_be_interrupted)
+        stage.main()
+    capsys.readouterr()
+    kept = stage.BATCHES_PER_PART
+    assert f"{12 - kept} images to compute, {kept} known" in run(capsys)
+    assert len(files.read_features("d")[0]) == 12
+
+
+@pytest.mark.parametrize("stop", ["before record", "after record", "names away", "features replaced"])
+def test_an_exchange_cut_short_is_finished_or_undone(d, capsys, stop):
+    """The files as a kill at each step of the exchange leaves them: never out of step, and the next run mends it."""
+    run(capsys)
+    old = {key: d[key].read_bytes() for key in ("features", "names", "record")}
+    (files.img_dir("d") / "00.png").unlink()
+    run(capsys)
+    new = {key: d[key].read_bytes() for key in ("features", "names", "record")}
+    d["features"].write_bytes(new["features"] if stop == "features replaced" else old["features"])
+    if stop != "features replaced":
+        d["next"].write_bytes(new["features"])
+    d["names_next"].write_bytes(new["names"])
+    d["names"].write_bytes(old["names"])
+    if stop in ("names away", "features replaced"):
+        d["names"].unlink()
+    d["record"].write_bytes(old["record"] if stop == "before record" else new["record"])
+    stage.finish_exchange(d)
+    expected = old if stop == "before record" else new
+    assert d["features"].read_bytes() == expected["features"] and d["names"].read_bytes() == expected["names"]
+    assert not d["next"].exists() and not d["names_next"].exists()
+    said = run(capsys)
+    assert "unchanged" in said or "0 images to compute" in said
+    assert d["features"].read_bytes() == new["features"] and d["names"].read_bytes() == new["names"]
+
+
+def test_files_for_the_projector(d, capsys):
+    config.SAVE_TSV = True
+    run(capsys)
+    features, names = files.read_features("d")
+    assert np.allclose(np.loadtxt(d["tsv"], delimiter="\t"), features, atol=1e-4)
+    assert files.read_lines(d["metadata"], "03") == names
+    assert images.read_bgr(d["sprite"]).shape == (256, 256, 3)  # 4 x 4 thumbnails of 64 pixels
+
+
+def test_missing_images_name_the_stage_to_run(root):
+    config.DATASET = "nothing"
+    config.FEATURE_NETWORK = "pretrained"
+    with pytest.raises(settings.UserError, match=r"01\.img_preprocess\.py"):
+        stage.main()
