@@ -14,7 +14,7 @@ Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/
         data/D/features.tsv, data/D/features_metadata.tsv, data/D/features_sprite.png
 Config: DATASET, TRAIN_DATASET, FEATURE_NETWORK, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT,
         FEATURE_LAYER, POOLING, MIRROR_AVERAGE, L2_NORMALIZE, COMPUTE_DTYPE, EXTRACTION_BATCH_SIZE, SAVE_TSV,
-        RANDOM_SEED
+        RANDOM_SEED, REDO
 """
 
 import math
