@@ -308,7 +308,7 @@ def cluttered_masks(small_bgr: np.ndarray, lab: np.ndarray) -> Iterator[np.ndarr
     centre = np.exp(-2 * (terms[..., 3] + terms[..., 5]))
     start = cv2.resize(np.minimum(border_distance(coarse), 8) ** 0.7 * centre, (w, h))
     yield grabcut_mask(small_bgr, start, product=0.45, ground=0.3)
-    yield grabcut_mask(small_bgr, start, product=0.15, ground=0.5)
+    yield grabcut_mask(small_bgr, start, product=0.15, ground=0.6)
 
 
 def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
@@ -365,17 +365,18 @@ def sobel_mask(image_bgr: np.ndarray) -> np.ndarray:
 def frame_width(image_bgr: np.ndarray) -> int:
     """Width in pixels of a frame of one colour around the image, at most 8 % of the longest side; 0 for none."""
     colour = image_bgr[0, 0].astype(np.int16)
-    for inset in range(round(0.08 * max(image_bgr.shape))):
+
+    def other_colours(inset: int) -> float:
+        """Share of the rectangle `inset` pixels within the border that is not of the frame's colour."""
         inner = image_bgr[inset : len(image_bgr) - inset, inset : image_bgr.shape[1] - inset]
-        if min(inner.shape[:2]) < 16:
-            break
         lines = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])  # (n, 3)
-        other = (np.abs(lines - colour).max(axis=1) > 30).mean()
-        if other > 0.6:
-            return inset + 1 if inset else 0  # the next line is blended with the frame
-        if other > 0.1 and inset < 2:
-            break
-    return 0
+        return (np.abs(lines - colour).max(axis=1) > 30).mean()
+
+    widest = min(round(0.08 * max(image_bgr.shape)), (min(image_bgr.shape[:2]) - 16) // 2)
+    if widest < 2 or max(other_colours(0), other_colours(1)) > 0.1 or other_colours(widest) < 0.6:
+        return 0
+    # the first line within the frame is blended with it
+    return 1 + next(inset for inset in range(2, widest + 1) if other_colours(inset) > 0.6 or inset == widest)
 
 
 def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, float]:
@@ -392,23 +393,26 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         mask, method, trust = find_mask(image_bgr[frame : height - frame, frame : width - frame], method)
         return np.pad(mask, frame), method, trust
     small_bgr = cv2.resize(image_bgr, size_within(width, height, GRABCUT_SIZE), interpolation=cv2.INTER_AREA)
-    small_lab = to_lab(small_bgr)
     if method == "sobel":
         mask = sobel_mask(image_bgr)
-        return mask, method, 1 - colour_overlap(small_lab, mask)
-    rivals = []
+        return mask, method, 1 - colour_overlap(to_lab(small_bgr), mask)
+    smooth = None
     if method in ("auto", "plain"):
         lab = to_lab(image_bgr)
         ground = fit_ground(lab)
         if method == "plain" or (ground.explained >= 0.75 and ground.noise <= 1):
-            mask = plain_mask(lab, ground)
-            if method == "plain" or (ground.explained >= 0.9 and ground.noise <= 0.6):
-                return mask, "plain", ground.explained if plausible(mask) else 0.0
-            rivals.append((colour_overlap(small_lab, mask), "plain", mask))
-    for mask in cluttered_masks(small_bgr, small_lab):
-        rivals.append((colour_overlap(small_lab, mask), "grabcut", mask))
-        if rivals[-1][0] < 0.25:
-            break
+            smooth = plain_mask(lab, ground)
+            sure = ground.explained >= 0.9 and ground.noise <= 0.6 and plausible(smooth)
+            if method == "plain" or sure:
+                return smooth, "plain", ground.explained
+    small_lab = to_lab(small_bgr)
+    rivals = [] if smooth is None else [(colour_overlap(small_lab, smooth), "plain", smooth)]
+    # a mask that shares next to no colour with its surroundings is good enough
+    if not (rivals and rivals[0][0] < 0.25 and ground.noise <= 0.6):
+        for mask in cluttered_masks(small_bgr, small_lab):
+            rivals.append((colour_overlap(small_lab, mask), "grabcut", mask))
+            if rivals[-1][0] < 0.25:
+                break
     overlap, method, mask = min(rivals, key=lambda rival: rival[0])
     return mask if method == "plain" else refined(mask, image_bgr), method, 1 - overlap
 
