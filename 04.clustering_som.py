@@ -51,6 +51,7 @@ TILE_IMAGES = 256  # images of adjoining units that share their candidates
 HELD_VALUES = 1 << 27  # features kept in memory up to this number of values (512 MB), else read when needed
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
 RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
+OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fit nowhere
 GRANULARITIES = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0)  # cuts kept for the report
 TRAINING_SETTINGS = ("RANDOM_SEED", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS", "SOM_TOPOLOGY", "SOM_INITIALISATION",
                      "SOM_EPOCHS")  # fmt: skip
@@ -283,13 +284,13 @@ def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: in
 
 
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
-    """Group the images at each scale of SCALES up to m / 5 neighbours, once with equal links and once with links that
+    """Group the images at each scale of SCALES (up to m / 5 neighbours), once with equal links and once with links that
     weaken with the rank of the neighbour.
 
     Returns the scales by number of clusters ascending, and the neighbours and similarities, (m, 2 * VOTERS) each.
     """
     m = len(data)
-    rows = [[k for k in row if k <= max(1, m // 5)] for row in SCALES]
+    rows = [[k for k in row if k <= max(min(3, m // 3), m // 5)] for row in SCALES]
     neighbours, similarity = nearest_images(data, tiling, max(k for row in rows for k in row))
     run = joblib.Parallel(n_jobs=settings.n_jobs() if m > 2000 else 1)  # workers take a second to start
     found: list[Scale] = []
@@ -357,16 +358,17 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
 def train(features: np.ndarray) -> Training:
     """Steps 1 to 4: train the map, find the neighbours, group at every scale, choose the scale."""
     rows_used, first_of = different(features)
-    data = som.Directions(features)
-    grid = train_map(data, len(rows_used))
-    units, distances = som.assign(grid, data)
-    weights, centre = grid.get_weights().astype(np.float32), data.centre
+    data = som.Directions(features, rows=rows_used)
+    centre = data.centre
+    every = som.Directions(features, centre)
+    grid = train_map(every, len(rows_used))
+    units, distances = som.assign(grid, every)
+    weights = grid.get_weights().astype(np.float32)
     m = len(rows_used)
     if m < 4:  # too few to say what is near: each is its own cluster
         partitions, best, interval = np.arange(m, dtype=np.int32)[None], 0, np.array([m, m])
         neighbours, similarity = np.empty((m, 0), np.int32), np.empty((m, 0), np.float32)
     else:
-        data = som.Directions(features, centre, rows_used)
         if m * features.shape[1] <= HELD_VALUES:
             data = data[:]
         scales, neighbours, similarity = all_scales(data, tiles(weights, units[rows_used, 0]), config.RANDOM_SEED)
@@ -500,19 +502,16 @@ def confidence(cluster: np.ndarray, training: Training) -> tuple[np.ndarray, np.
 
 
 def outliers(training: Training) -> np.ndarray:
-    """The images that fit nowhere, (m,) bool: far from their nearest image, and near to none.
+    """The images that fit nowhere, (m,) bool.
 
-    Far: its distance (1 - cosine) to its third nearest image is more than twice the median distance of its kind and
-    an outlier among all by Tukey's rule (more than 3 interquartile ranges above the upper quartile). Near to none: no
-    other image has it among its VOTERS nearest.
+    An image is one whose mean cosine to its three nearest is under OUTLIER_COSINE (around the centre of all images,
+    unrelated ones stand at right angles), while most images have much nearer ones: its mean distance is over 1.3 times
+    the median.
     """
-    m = len(training.neighbours)
     if training.neighbours.shape[1] < 3:
-        return np.zeros(m, bool)
-    gap = 1 - training.similarity[:, 2]
-    low, middle, high = np.percentile(gap, [25, 50, 75])
-    wanted = np.bincount(training.neighbours[:, :VOTERS].ravel(), minlength=m) > 0
-    return (gap > high + 3 * (high - low)) & (gap > 2 * middle) & ~wanted
+        return np.zeros(len(training.neighbours), bool)
+    cosine = training.similarity[:, :3].mean(axis=1)
+    return (cosine < OUTLIER_COSINE) & (1 - cosine > 1.3 * np.median(1 - cosine))
 
 
 def unit_clusters(cluster: np.ndarray, training: Training) -> np.ndarray:
@@ -644,91 +643,82 @@ def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -
 # ---- the clusters of an earlier run -----------------------------------------------------------------
 
 
-class Earlier(NamedTuple):
-    """The run that ASSIGN_TO names."""
+class Both:
+    """The rows of two arrays as if they were one, read only when asked for."""
 
-    data: som.Directions  # its images
-    cluster: np.ndarray  # (n_old,) int64, their clusters
-    training: Training
+    def __init__(self, first: np.ndarray, second: np.ndarray):
+        self.first, self.second = first, second
+        self.shape = (len(first) + len(second), first.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        result = np.empty((len(rows), self.shape[1]), np.float32)
+        late = rows >= len(self.first)
+        result[~late] = self.first[rows[~late]]
+        result[late] = self.second[rows[late] - len(self.first)]
+        return result
 
 
-def earlier_run(dataset: str, n_features: int) -> Earlier:
-    """Read an earlier run; raises UserError where it is missing, out of step, or has other features."""
+def earlier_run(dataset: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n_old, n_features) and clusters (n_old,) of an earlier run.
+
+    Raises UserError where something is missing, out of step, or made with another network.
+    """
     folder, stage = files.data_dir(dataset), f"04.clustering_som.py --DATASET={dataset}"
     features, img_paths = files.read_features(dataset)
-    rows = files.read_csv(folder / "clusters.csv", ["image", "cluster"], stage)
-    inputs = [folder / "features.npy", folder / "img_paths.txt"]
-    for output in ("clustering.json", "som_training.json"):
-        files.check_in_step(folder / "clusters.csv", files.require(folder / output, stage), inputs, stage)
+    path = folder / "clusters.csv"
+    rows = files.read_csv(path, ["image", "cluster"], stage)
+    files.check_in_step(
+        path, folder / "clustering.json", [folder / "features.npy", folder / "img_paths.txt"], f"{stage} again"
+    )
     if [row["image"] for row in rows] != img_paths:
-        raise settings.UserError(
-            f"{files.shown(folder / 'clusters.csv')} names other images than img_paths.txt: run {stage}"
-        )
+        raise settings.UserError(f"{files.shown(path)} names other images than img_paths.txt: run {stage} again")
+    if not all(row["cluster"].isdecimal() for row in rows):
+        raise settings.UserError(f"{files.shown(path)} has a cluster that is no number: run {stage} again")
     if features.shape[1] != n_features:
         raise settings.UserError(
             f"the images of {config.DATASET} have {n_features} features, those of ASSIGN_TO = {dataset!r} have "
             f"{features.shape[1]}: extract both with the same network"
         )
-    training = stored_training(folder / "som_training.npz", stage)
-    cluster = np.array([int(row["cluster"]) for row in rows])
-    return Earlier(som.Directions(features, training.centre), cluster, training)
+    check_finite(features, img_paths)
+    return features, np.array([int(row["cluster"]) for row in rows])
 
 
-def joined(group: np.ndarray, data: som.Directions, earlier: Earlier) -> np.ndarray:
-    """Give images the ids of the earlier run's clusters that they belong to, and new ids to the others.
+def assigned(old_features: np.ndarray, old_cluster: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Give images the ids of the earlier clusters that they belong to, and new ids to the others, (n,) int64.
 
-    group : ndarray of shape (n,), the images' own grouping
-    data : Directions of shape (n, n_features) around the earlier run's centre
-
-    An image fits the cluster of most of its VOTERS nearest old images where the third nearest image of that cluster
-    is as near as it is to nine in ten of the cluster's own images. A group most of whose images fit joins as a whole,
-    each image the cluster it votes for; of any other group every image is new. New ids follow the largest old one.
+    Old and new images are grouped together. In a group with old images, each new one takes the cluster of most of its
+    nearest old ones there; in a group with hardly any (fewer than one in ten), all new ones are a new cluster. New ids
+    follow the largest old one.
     """
-    grid = som.from_weights(earlier.training.weights, "rectangular")
-    n_old = len(earlier.data)
-    unit = np.concatenate([earlier.training.units[:, 0], som.assign(grid, data)[0][:, 0]])
-    own_limit, all_limit = limits(earlier)
-    vote = np.zeros(len(data), np.int64)
-    fits = np.zeros(len(data), bool)
-    for members, candidates in tiles(earlier.training.weights, unit):
-        new, old = members[members >= n_old] - n_old, candidates[candidates < n_old]
-        if not len(new) or not len(old):
-            continue
-        cosine = data[new] @ earlier.data[old].T
-        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :VOTERS]
-        theirs = earlier.cluster[old][nearest]
-        value = np.maximum(np.take_along_axis(cosine, nearest, axis=1), 1e-6) ** 2
-        total = ((theirs[:, :, None] == theirs[:, None, :]) * value[:, None, :]).sum(axis=2)
-        vote[new] = np.take_along_axis(theirs, total.argmax(axis=1)[:, None], axis=1)[:, 0]
-        cosine[earlier.cluster[old][None, :] != vote[new][:, None]] = -1
-        third = -np.sort(-cosine, axis=1)[:, : min(3, cosine.shape[1])]
-        n_there = np.minimum(np.sum(third > -1, axis=1), third.shape[1])
-        fits[new] = third[np.arange(len(new)), n_there - 1] >= [own_limit.get(c, all_limit) for c in vote[new]]
-    group = np.unique(group, return_inverse=True)[1]
-    known = np.bincount(group, fits)[group] * 2 > np.bincount(group)[group]
-    result = vote.copy()
-    result[~known] = earlier.cluster.max() + 1 + by_size(group[~known])
+    n_old = len(old_cluster)
+    training = train(Both(old_features, features))
+    group = training.partitions[training.predicted][training.first_of]
+    is_old = np.arange(len(group)) < n_old
+    n_there = np.bincount(group, is_old)
+    known = (n_there >= 0.1 * np.bincount(group))[group] & (n_there > 0)[group]
+    # the old cluster of each of the images that differ, -1 for new ones, and the most frequent one of each group
+    some = np.unique(training.first_of, return_index=True)[1]  # of equal images, an old one comes first
+    cluster = np.where(is_old[some], old_cluster[np.minimum(some, n_old - 1)], -1)
+    most = {g: np.bincount(old_cluster[group[:n_old] == g]).argmax() for g in np.unique(group[:n_old])}
+    result = np.empty(len(features), np.int64)
+    for row in np.flatnonzero(~is_old & known):
+        one = training.first_of[row]
+        nearest = training.neighbours[one]
+        use = (cluster[nearest] >= 0) & (group[some[nearest]] == group[row])
+        if cluster[one] >= 0:
+            result[row - n_old] = cluster[one]
+        elif use.any():
+            result[row - n_old] = np.bincount(cluster[nearest[use]], training.similarity[one][use] + 1).argmax()
+        else:
+            result[row - n_old] = most[group[row]]
+    new = ~known[n_old:]
+    if new.any():
+        result[new] = old_cluster.max() + 1 + by_size(group[n_old:][new])
     return result
-
-
-def limits(earlier: Earlier) -> tuple[dict[int, float], float]:
-    """The similarity to the third nearest image of its own cluster that nine in ten images reach, for each cluster of
-    at least 8 images, and over all.
-    """
-    some = np.unique(earlier.training.first_of, return_index=True)[1]
-    cluster = earlier.cluster[some]
-    same = cluster[earlier.training.neighbours] == cluster[:, None]
-    has_three = same.sum(axis=1) >= 3
-    if not has_three.any():
-        return {}, 0.5
-    third = np.take_along_axis(
-        earlier.training.similarity, np.argmax(np.cumsum(same, axis=1) == 3, axis=1)[:, None], axis=1
-    )[:, 0]
-    cluster, third = cluster[has_three], third[has_three]
-    of_each = {
-        int(c): float(np.percentile(third[cluster == c], 10)) for c, n in enumerate(np.bincount(cluster)) if n >= 8
-    }
-    return of_each, float(np.percentile(third, 10))
 
 
 # ---- reading and writing ----------------------------------------------------------------------------
@@ -770,8 +760,7 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
     cluster, odd = by_size(cluster[training.first_of]), odd[training.first_of]
     same, different_ = read_corrections(img_paths)
     if config.ASSIGN_TO:
-        earlier = earlier_run(config.ASSIGN_TO, features.shape[1])
-        cluster = joined(cluster, som.Directions(features, earlier.training.centre), earlier)
+        cluster = assigned(*earlier_run(config.ASSIGN_TO, features.shape[1]), features)
     if same or different_:
         data = som.Directions(features, training.centre)
         cluster = corrected(cluster, sure, runner_up, data, same, different_)
@@ -863,7 +852,7 @@ def main() -> None:
     }
     others = [folder / "corrections.csv"]
     if config.ASSIGN_TO:
-        others += [files.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "som_training.npz")]
+        others += [files.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "features.npy")]
     origin = files.made_from(
         __file__,
         inputs | {files.shown(path): files.fingerprint_file(path) for path in others},
