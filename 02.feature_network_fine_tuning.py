@@ -68,9 +68,8 @@ MIN_CLASSES = 4  # two to tell apart in training and two to judge by
 HEAD_RATE = 10.0  # learning rate of the head, which starts from nothing, relative to the network's
 GRADIENT_NORM = 5.0  # longer gradients are shortened to this
 JUDGED_IMAGES = 2000  # held-out images at most, so that judging an epoch stays short beside training it
-JUDGED_PER_MODEL = 40
 CHOICE_IMAGES = 1000  # labelled images by which layer and pooling are chosen
-CHOICE_PER_MODEL = 20
+PER_MODEL = 20  # images of a model at least, where it has them and only part of the images is taken
 CACHE_BYTES = 1_000_000_000  # decoded training images kept in memory; the others are decoded each time
 
 
@@ -102,9 +101,12 @@ def split_models(class_of: np.ndarray, fraction: float, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, 1]).permutation(candidates)[:wanted])
 
 
-def subset(class_of: np.ndarray, chosen: np.ndarray, per_class: int, at_most: int, seed: int) -> np.ndarray:
-    """Indices of images of the `chosen` classes, at most `per_class` of each and `at_most` in all, ascending."""
-    rng = np.random.default_rng([seed, 2])
+def subset(class_of: np.ndarray, chosen: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """Indices of at most `at_most` images of the `chosen` classes, ascending.
+
+    Of each class PER_MODEL images or more, where it has them; of many classes, only some are taken.
+    """
+    rng, per_class = np.random.default_rng([seed, 2]), max(PER_MODEL, at_most // len(chosen))
     found: list[int] = []
     for label in rng.permutation(chosen):
         members = rng.permutation(np.flatnonzero(class_of == label))[:per_class]
@@ -137,7 +139,7 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     asked = np.bincount(labels)[labels] > 1
     recall = float((labels[near.argmax(axis=1)] == labels)[asked].mean()) if asked.any() else 0.0
     n_models = len(np.unique(labels))
-    found = [KMeans(n_models, n_init=3, random_state=seed).fit_predict(features) for seed in range(3)]
+    found = [KMeans(n_models, n_init=10, random_state=seed).fit_predict(features) for seed in range(3)]
     ari = float(np.mean([adjusted_rand_score(labels, predicted) for predicted in found]))
     return {"ari": ari, "recall_at_1": recall, "score": (ari + recall) / 2}
 
@@ -536,7 +538,7 @@ def train(
     """
     trained_on = np.flatnonzero(~np.isin(class_of, held_out))
     labels = np.unique(class_of[trained_on], return_inverse=True)[1]
-    judged = subset(class_of, held_out, JUDGED_PER_MODEL, JUDGED_IMAGES, config.RANDOM_SEED)
+    judged = subset(class_of, held_out, JUDGED_IMAGES, config.RANDOM_SEED)
     n_batches = network.n_batches(len(trained_on), config.TRAIN_BATCH_SIZE)
     best, state = read_checkpoint(*checkpoint, training) or ([], {"history": [], "scores": start, "since_best": 0})
     history, scores, since_best = state["history"], state["scores"], state["since_best"]
@@ -609,10 +611,10 @@ def fine_tune(
     initial_weights = network.initialise(trunk)
     if initial_weights == "random":
         print(f"warning: {network.RANDOM_WARNING}", file=sys.stderr)
-    seen = subset(class_of, np.unique(class_of), CHOICE_PER_MODEL, CHOICE_IMAGES, config.RANDOM_SEED)
+    seen = subset(class_of, np.unique(class_of), CHOICE_IMAGES, config.RANDOM_SEED)
     layer, pooling = choose_layer(trunk, source, seen, class_of[seen])
     training = Training(trunk, layer, pooling, len(np.unique(class_of)) - len(held_out))
-    judged = subset(class_of, held_out, JUDGED_PER_MODEL, JUDGED_IMAGES, config.RANDOM_SEED)
+    judged = subset(class_of, held_out, JUDGED_IMAGES, config.RANDOM_SEED)
     start = judge(features_of(source, judged, training.features), class_of[judged])
     start_weights = [v.numpy() for v in training.trained]
     print(f"features: {pooling} of {layer}; initial weights: {initial_weights}; {len(held_out)} models held out")
