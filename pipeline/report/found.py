@@ -4,6 +4,7 @@ import zipfile
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import sparse
 
 import config
 from pipeline import files, settings
@@ -61,9 +62,9 @@ def typicality(direction: np.ndarray, cluster: np.ndarray) -> np.ndarray:
 
 def centres_of(direction: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Mean of the rows with each index 0, 1, ...: float32 (n_groups, n_features)."""
-    sums = np.zeros((index.max() + 1, direction.shape[1]), np.float64)
-    np.add.at(sums, index, direction)
-    return (sums / np.bincount(index)[:, None]).astype(np.float32)
+    n_images = len(index)
+    member = sparse.csr_matrix((np.ones(n_images), (index, np.arange(n_images))))  # (n_groups, n_images)
+    return (member @ direction / np.bincount(index)[:, None]).astype(np.float32)
 
 
 def read_found(n_cols: int) -> Found:

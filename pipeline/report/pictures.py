@@ -47,7 +47,7 @@ def small_jpeg(path: Path, side: int) -> Image.Image | None:
         with Image.open(path, formats=("JPEG",)) as picture:
             if picture.mode not in ("RGB", "L") or picture.width * picture.height > images.MAX_PIXELS:
                 return None
-            picture.draft("RGB", (2 * side, 2 * side))
+            picture.draft("RGB", (side, side))
             return ImageOps.exif_transpose(picture.convert("RGB"))
     except Exception:  # damaged in some way: the careful reader says how
         return None
@@ -235,10 +235,10 @@ def tsne(direction: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
         return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     n_components = min(50, *direction.shape)
     reduced = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(direction)
-    # threads that wait for one another at each step cost more than they bring on few images
-    n_jobs = settings.n_jobs() if n_images > 2000 else 1
     perplexity = min(perplexity, (n_images - 1) / 3)
-    with threadpool_limits(n_jobs):
+    # one thread: at each of the 750 steps threads would wait for one another, which takes far longer on a busy
+    # machine, and the picture would depend on their number
+    with threadpool_limits(1):
         plane = TSNE(init="pca", perplexity=perplexity, max_iter=750, random_state=seed).fit_transform(reduced)
     plane -= (plane.max(axis=0) + plane.min(axis=0)) / 2
     return (plane / max(np.abs(plane).max(), 1e-9)).astype(np.float32)
@@ -411,8 +411,7 @@ def draw_sheet(title: str, tiles: Sequence[np.ndarray], captions: Sequence[str],
     for (x, y), caption in zip(places, captions, strict=True):
         draw_text(draw, (x, y + TILE + 2), caption, 11)
     draw_text(draw, (edge, 6), title, 16)
-    with files.whole(path) as temporary:
-        sheet.save(temporary, "PNG", compress_level=6)
+    images.write_image(path, np.asarray(sheet)[..., ::-1])
     write_svg(path.with_suffix(".svg"), width, height, buffer.getvalue(), [
         f'<text x="{edge}" y="22" font-size="16">{escape(title)}</text>', *texts,
     ])  # fmt: skip
@@ -467,8 +466,7 @@ def draw_photo_map(grid: Grid, som: dict, typical: np.ndarray, tiles: np.ndarray
             draw_text(draw, (x + 1, y - 12), text, 10)
             place = f'x="{x + 1:.1f}" y="{y - 2:.1f}" font-size="10"'
             shapes.append(f'<text {place} paint-order="stroke" stroke="#fff" stroke-width="3">{text}</text>')
-    with files.whole(path) as temporary:
-        sheet.save(temporary, "PNG", compress_level=6)
+    images.write_image(path, np.asarray(sheet)[..., ::-1])
     write_svg(path.with_suffix(".svg"), width, height, buffer.getvalue(), shapes)
     return [path, path.with_suffix(".svg")]
 

@@ -537,7 +537,7 @@ const cards = new IntersectionObserver((entries) => {
 const chunks = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const chunk = entry.target;
-    if (entry.isIntersecting && !chunk.firstChild) { for (const image of chunk.images) chunk.append(photo(image)); chunk.style.minHeight = ""; }
+    if (entry.isIntersecting && !chunk.firstChild) { for (const image of chunk.images) chunk.append(photo(image, chunk.frame(image))); chunk.style.minHeight = ""; }
     else if (!entry.isIntersecting && chunk.firstChild && !chunk.contains(document.activeElement)) { chunk.style.minHeight = `${chunk.offsetHeight}px`; chunk.replaceChildren(); }
   }
 }, { rootMargin: "1500px" });
@@ -581,12 +581,13 @@ function fillCard(card) {
   header.append(onMap);
   const images = $("within").value === "doubtful" ? [...group.images].sort((a, b) => data.confidence[a] - data.confidence[b] || rankOf[a] - rankOf[b]) : group.images;
   const shown = open.has(group.id) ? images.length : Math.min(PREVIEW, images.length);
+  const frame = (image) => image === group.medoid ? "medoid" : labels.length > 1 && data.label[image] >= 0 && data.label[image] !== labels[0][0] ? "other" : "";
   const gallery = make("div", {});
   for (let start = 0; start < shown; start += CHUNK) {
     const chunk = make("div", { className: "chunk" });
     chunk.images = images.slice(start, Math.min(start + CHUNK, shown));
-    if (start === 0) for (const image of chunk.images) chunk.append(photo(image, image === group.medoid ? "medoid" : ""));
-    else { const across_ = Math.max(1, Math.floor((card.clientWidth - 32) / 102)); chunk.style.minHeight = `${Math.ceil(chunk.images.length / across_) * 102}px`; chunks.observe(chunk); }
+    if (start === 0) for (const image of chunk.images) chunk.append(photo(image, frame(image)));
+    else { chunk.frame = frame; const across_ = Math.max(1, Math.floor((card.clientWidth - 32) / 102)); chunk.style.minHeight = `${Math.ceil(chunk.images.length / across_) * 102}px`; chunks.observe(chunk); }
     gallery.append(chunk);
   }
   card.replaceChildren(header, gallery);
