@@ -265,7 +265,7 @@ def grabcut_mask(small_bgr: np.ndarray, start: np.ndarray, product: float, groun
     if not (state & 1).any() or (state & 1).all():
         return np.zeros(state.shape, bool)
     cv2.setRNGSeed(config.RANDOM_SEED)
-    cv2.grabCut(small_bgr, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(small_bgr, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
     mask = (state & 1).astype(bool)  # GC_FGD = 1, GC_PR_FGD = 3
     mask[:2], mask[-2:] = mask[2], mask[-3]  # the frame was ground by decree
     mask[:, :2], mask[:, -2:] = mask[:, 2:3], mask[:, -3:-2]
@@ -297,18 +297,31 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     return float(np.sqrt(product * ground).sum()) if around.any() and mask.any() else 1.0
 
 
-def cluttered_masks(small_bgr: np.ndarray, lab: np.ndarray) -> Iterator[np.ndarray]:
-    """Masks of a product on a cluttered ground, bool (H, W), from a wide and a narrow start of GrabCut.
+def focus(image_bgr: np.ndarray, width: int, height: int) -> np.ndarray:
+    """How sharp an image is around each place, as a multiple of its mean: float32 (height, width), 0.3 to 2.
 
-    The start is the distance to the border's colours, weighted by the nearness to the centre.
+    A camera's eye for the product: what lies behind it is often blurred.
+    """
+    detail = np.abs(cv2.Laplacian(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY), cv2.CV_32F))
+    detail = cv2.resize(np.minimum(detail, 30), (width, height), interpolation=cv2.INTER_AREA)
+    return np.clip(cv2.blur(detail, (15, 15)) / (detail.mean() + 1), 0.3, 2)
+
+
+def cluttered_masks(image_bgr: np.ndarray, small_bgr: np.ndarray, lab: np.ndarray) -> Iterator[np.ndarray]:
+    """Masks of a product on a cluttered ground, bool (h, w), from a wide and a narrow start of GrabCut.
+
+    The start is the distance to the border's colours, weighted by the nearness to the centre and by the focus.
+
+    image_bgr : uint8 (H, W, 3); small_bgr and lab : a smaller copy of it and its L*a*b*, (h, w, 3)
     """
     h, w = lab.shape[:2]
     coarse = cv2.resize(lab, size_within(w, h, 64), interpolation=cv2.INTER_AREA)
     terms = quadratic(*coarse.shape[:2])
     centre = np.exp(-2 * (terms[..., 3] + terms[..., 5]))
-    start = cv2.resize(np.minimum(border_distance(coarse), 8) ** 0.7 * centre, (w, h))
-    yield grabcut_mask(small_bgr, start, product=0.45, ground=0.3)
-    yield grabcut_mask(small_bgr, start, product=0.15, ground=0.6)
+    start = np.minimum(border_distance(coarse), 8) ** 0.7 * centre
+    sharp = np.sqrt(focus(image_bgr, *coarse.shape[1::-1]))
+    yield grabcut_mask(small_bgr, cv2.resize(start * np.sqrt(sharp), (w, h)), product=0.45, ground=0.3)
+    yield grabcut_mask(small_bgr, cv2.resize(start * sharp, (w, h)), product=0.15, ground=0.6)
 
 
 def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
@@ -409,7 +422,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     rivals = [] if smooth is None else [(colour_overlap(small_lab, smooth), "plain", smooth)]
     # a mask that shares next to no colour with its surroundings is good enough
     if not (rivals and rivals[0][0] < 0.25 and ground.noise <= 0.6):
-        for mask in cluttered_masks(small_bgr, small_lab):
+        for mask in cluttered_masks(image_bgr, small_bgr, small_lab):
             rivals.append((colour_overlap(small_lab, mask), "grabcut", mask))
             if rivals[-1][0] < 0.25:
                 break

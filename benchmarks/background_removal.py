@@ -1,0 +1,211 @@
+"""How good the masks of stage 01 are, how fast, and what they do to the score: every method side by side.
+
+    python make_sample_images.py
+    python benchmarks/background_removal.py
+    python benchmarks/background_removal.py ../shared/data/catalogue_train ../shared/data/catalogue_train_masks
+    python benchmarks/background_removal.py IMAGES MASKS --sheet=worst.png --limit=200
+    python benchmarks/background_removal.py IMAGES MASKS --ari --PRETRAINED_WEIGHTS=weights.h5
+
+IMAGES is a folder of images, MASKS one of true masks, each named like its image with .png after the name or in place
+of the suffix; without them the drawn sample is taken. Every image goes through all methods in turn, in one process
+and on one core; images per second count finding the mask and blending, not reading and writing. Intersection over
+union (IoU) is given by kind of ground: a ground counts as cluttered where the mean absolute Laplacian of its grey
+values is over 4. Single methods are taken at their word (BACKGROUND_MIN_TRUST = 0).
+--sheet writes the twenty images on which "auto" does worst, each with its true mask's outline and what came out.
+--ari runs stages 00, 01, 03, 04 and 05 for each method and for the true masks, with FEATURE_NETWORK = "pretrained" and
+the other --NAME=value settings given, in a temporary root. An image must be named by LABEL_PATTERN for that.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+import config  # noqa: E402
+from pipeline import files, images  # noqa: E402
+
+METHODS = ("none", "sobel", "grabcut", "plain", "auto")
+Case = tuple[str, np.ndarray, np.ndarray, str]  # name, image BGR (H, W, 3), true mask bool (H, W), kind of ground
+
+
+def load_stage() -> ModuleType:
+    """Stage 01 as a module; its name can't be imported."""
+    spec = importlib.util.spec_from_file_location("stage_01", PROJECT / "01.img_preprocess.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["stage_01"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def kind_of_ground(image_bgr: np.ndarray, mask: np.ndarray) -> str:
+    """ "plain" or "cluttered", by the local contrast of the true ground."""
+    grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    outside = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    texture = np.abs(cv2.Laplacian(grey, cv2.CV_32F))[outside]
+    return "cluttered" if texture.size and texture.mean() > 4 else "plain"
+
+
+def read_cases(image_dir: Path, mask_dir: Path, limit: int) -> list[Case]:
+    """Images with their true masks, at most `limit` of them, evenly drawn from the names in order."""
+    names = [n for n in files.list_images(image_dir) if true_mask_path(mask_dir, n).exists()]
+    if not names:
+        sys.exit(f"{image_dir} has no image with a mask in {mask_dir}")
+    names = names[:: max(1, -(-len(names) // limit))]
+    cases = []
+    for name in names:
+        image_bgr, _ = images.read_image(image_dir / name)
+        mask = images.read_bgr(true_mask_path(mask_dir, name))[..., 0] > 127
+        cases.append((name, image_bgr, mask, kind_of_ground(image_bgr, mask)))
+    return cases
+
+
+def true_mask_path(mask_dir: Path, name: str) -> Path:
+    """a/b.jpg -> a/b.jpg.png where that exists, else a/b.png."""
+    path = mask_dir / (name + ".png")
+    return path if path.exists() else (mask_dir / name).with_suffix(".png")
+
+
+def iou(mask: np.ndarray, true: np.ndarray) -> float:
+    """Intersection over union of two bool arrays of one shape, 0..1."""
+    return float((mask & true).sum() / max(1, (mask | true).sum()))
+
+
+def measure(stage: ModuleType, cases: list[Case]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """IoU and seconds of each method on each image: two dicts of float64 arrays of shape (n_images,)."""
+    scores = {method: np.zeros(len(cases)) for method in METHODS}
+    seconds = {method: np.zeros(len(cases)) for method in METHODS}
+    cv2.setNumThreads(1)
+    trust = config.BACKGROUND_MIN_TRUST
+    for i, (_, image_bgr, true, _) in enumerate(cases):
+        for method in METHODS:
+            config.BACKGROUND_MIN_TRUST = trust if method == "auto" else 0.0
+            begin = time.perf_counter()
+            mask, _, _ = stage.remove_background(image_bgr, None, method)
+            stage.on_white_ground(image_bgr, mask)
+            seconds[method][i] = time.perf_counter() - begin
+            scores[method][i] = iou(mask, true)
+    config.BACKGROUND_MIN_TRUST = trust
+    return scores, seconds
+
+
+def table(scores: dict[str, np.ndarray], seconds: dict[str, np.ndarray], cases: list[Case]) -> str:
+    """The figures as a Markdown table, a row for each method; the time's spread is over the quarters of the images."""
+    grounds = np.array([case[3] for case in cases])
+    kinds = [kind for kind in ("plain", "cluttered") if (grounds == kind).any()]
+    head = [
+        "method",
+        "IoU mean",
+        "median",
+        *(f"{k} mean (median)" for k in kinds),
+        "under 0.5",
+        "under 0.3",
+        "images/s",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for method in METHODS:
+        score = scores[method]
+        by_kind = [f"{score[grounds == k].mean():.3f} ({np.median(score[grounds == k]):.3f})" for k in kinds]
+        rates = [len(part) / part.sum() for part in np.array_split(seconds[method], 4) if len(part)]
+        speed = f"{len(score) / seconds[method].sum():.0f} ({min(rates):.0f}-{max(rates):.0f})"
+        shares = [f"{(score < limit).mean():.1%}" for limit in (0.5, 0.3)]
+        lines.append(
+            f"| {method} | {score.mean():.3f} | {np.median(score):.3f} | "
+            + " | ".join([*by_kind, *shares, speed])
+            + " |"
+        )
+    counts = ", ".join(f"{(grounds == kind).sum()} {kind}" for kind in kinds)
+    return "\n".join([f"{len(cases)} images: {counts}", "", *lines])
+
+
+def write_sheet(stage: ModuleType, cases: list[Case], scores: np.ndarray, path: Path, side: int = 200) -> None:
+    """Write the twenty images of lowest score, four in a row, each before (true outline in magenta) and after."""
+    worst = np.argsort(scores, kind="stable")[:20]
+    rows = -(-len(worst) // 4)
+    sheet = np.full((rows * side, 8 * side, 3), 128, np.uint8)
+    for place, i in enumerate(worst):
+        name, image_bgr, true, _ = cases[i]
+        mask, method, trust = stage.remove_background(image_bgr, None, "auto")
+        before, after = image_bgr.copy(), stage.on_white_ground(image_bgr, mask)
+        contours, _ = cv2.findContours(true.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(before, contours, -1, (255, 0, 255), 2)
+        for column, picture in enumerate((before, after)):
+            scale = side / max(picture.shape[:2])
+            size = max(1, int(picture.shape[1] * scale)), max(1, int(picture.shape[0] * scale))
+            tile = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+            y, x = place // 4 * side, (place % 4 * 2 + column) * side
+            sheet[y : y + size[1], x : x + size[0]] = tile
+        print(f"{scores[i]:.2f} {method:8s} trust {trust:.2f} {name}")
+    images.write_image(path.resolve(), sheet)
+    print(f"wrote {path}")
+
+
+def ari_of(method: str, stage: ModuleType, cases: list[Case], image_dir: Path, overrides: list[str]) -> dict:
+    """evaluation.json of the pipeline with one method, or with the true masks, and all the rest unchanged."""
+    with tempfile.TemporaryDirectory() as root:
+        raw = Path(root, "raw_img", "check")
+        for name, image_bgr, true, _ in cases:
+            (raw / name).parent.mkdir(parents=True, exist_ok=True)
+            (raw / name).write_bytes((image_dir / name).read_bytes())
+            if method == "true masks":
+                cleaned = Path(root, "img", "check", name)
+                cleaned.parent.mkdir(parents=True, exist_ok=True)
+                images.write_image(cleaned, stage.on_white_ground(image_bgr, true))
+        steps = [["00.make_labels_true.py"], ["01.img_preprocess.py", f"--BACKGROUND_METHOD={method}"]]
+        if method == "true masks":
+            steps.pop()
+        steps += [[name] for name in ("03.feature_extraction.py", "04.clustering_som.py", "05.evaluation.py")]
+        common = ["--DATASET=check", "--TRAIN_DATASET=check", "--FEATURE_NETWORK=pretrained", *overrides]
+        for step in steps:
+            done = subprocess.run(
+                [sys.executable, *step, *common],
+                cwd=PROJECT,
+                env={**os.environ, "IMAGE_CLUSTER_ROOT": root},
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                sys.exit(f"{step[0]} ended with exit code {done.returncode}: {done.stderr[-500:]}")
+        return json.loads(Path(root, "result", "check", "evaluation.json").read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Print the tables that the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="IMAGES MASKS")
+    parser.add_argument("--sheet", type=Path, help="write the twenty worst images to this file")
+    parser.add_argument("--limit", type=int, default=10**9, help="images at most")
+    parser.add_argument("--ari", action="store_true", help="run the pipeline with each method")
+    arguments, overrides = parser.parse_known_args()
+    if len(arguments.folders) not in (0, 2):
+        parser.error("give both IMAGES and MASKS, or neither")
+    image_dir, mask_dir = arguments.folders or (files.raw_img_dir("sample"), files.mask_true_dir("sample"))
+    stage, cases = load_stage(), read_cases(image_dir, mask_dir, arguments.limit)
+    scores, seconds = measure(stage, cases)
+    print(table(scores, seconds, cases))
+    if arguments.sheet:
+        write_sheet(stage, cases, scores["auto"], arguments.sheet)
+    if arguments.ari:
+        print("\n| background | ARI | 95 % interval | clusters (models) |\n|---|---|---|---|")
+        for method in (*METHODS, "true masks"):
+            found = ari_of(method, stage, cases, image_dir, overrides)
+            ari = found["scores"]["ari"]
+            interval = f"{ari['low']:.3f}-{ari['high']:.3f}" if ari["low"] is not None else ""
+            print(
+                f"| {method} | {ari['value']:.3f} | {interval} | {found['n_clusters']} ({found['n_models']}) |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
