@@ -187,6 +187,11 @@ def run_facts(evaluation: dict, own: dict) -> dict:
     }
 
 
+def write_defaults() -> None:
+    """Take the values that config.py has now as the defaults; for whoever changes a default."""
+    files.write_json(DEFAULTS_PATH, {name: getattr(config, name) for name in settings.names()})
+
+
 def changed_settings(used: dict[str, object]) -> list[dict]:
     """The settings that differ from the defaults (`pipeline/default_settings.json`), as the stages used them."""
     defaults = json.loads(DEFAULTS_PATH.read_text(encoding="utf-8"))
