@@ -115,7 +115,7 @@ def fit_ground(lab: np.ndarray) -> Ground:
     noise : median distance on the border; plain grounds have less than 1
     """
     height, width = lab.shape[:2]
-    small = cv2.resize(lab, size_within(width, height, 75), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(lab, size_within(width, height, 60), interpolation=cv2.INTER_AREA)
     h, w = small.shape[:2]
     terms, ring = quadratic(h, w), ring_of(h, w, 0.04)
     ring_terms, ring_values = terms[ring], small[ring]  # (n, 6), (n, 3)
@@ -123,7 +123,7 @@ def fit_ground(lab: np.ndarray) -> Ground:
     coefficients = np.zeros((6, 3), np.float32)
     coefficients[0] = np.median(ring_values, axis=0)
     scale = 20.0
-    for _ in range(6):
+    for _ in range(5):
         rest = length(ring_values - ring_terms @ coefficients)
         coefficients = fit_surface(ring_terms, ring_values, np.clip(1 - (rest / (3 * scale)) ** 2, 1e-3, 1) ** 2)
         scale = np.clip(3.7 * np.median(length(ring_values - ring_terms @ coefficients)), 1.5, scale)
@@ -145,6 +145,8 @@ def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.nd
     light = np.clip((lab[..., 0] + 16) / (surface[..., 0] + 16), 0.6, 1)  # cube root of the share of light
     shaded = surface[..., 1:] * light[..., None]
     like = (light > 0.6) & (light < 1) & (cv2.magnitude(lab[..., 1] - shaded[..., 0], lab[..., 2] - shaded[..., 1]) < 4)
+    if np.count_nonzero(like & mask) < 0.002 * mask.size:
+        return np.zeros_like(mask)
     smooth = cv2.GaussianBlur(lab[..., 0], (3, 3), 0)
     slope = cv2.magnitude(*(cv2.Sobel(smooth, cv2.CV_32F, x, 1 - x, scale=1 / 8) for x in (1, 0)))  # L* per pixel
     ground = (~mask).astype(np.uint8)
@@ -504,6 +506,8 @@ def preprocess_image(dataset: str, name: str) -> dict[str, object]:
 
     Returns its row of preprocess.csv with the fingerprint of what was written; where it can't be read, the reason.
     """
+    if set("\t\r\n") & set(name):
+        return {"image": name, "reason": "the name holds a tab or a line break, which no list of names can"}
     try:
         image_bgr, alpha = images.read_image(files.raw_img_dir(dataset) / name)
         mask, method, trust = remove_background(image_bgr, alpha, config.BACKGROUND_METHOD)
