@@ -271,8 +271,7 @@ class Scale(NamedTuple):
     """One partition and how well it stands apart; m images."""
 
     cluster: np.ndarray  # (m,) int32, after `voted`
-    before: np.ndarray  # (m,) float32, silhouettes before the vote
-    after: np.ndarray  # (m,) float32, silhouettes after it
+    apart: np.ndarray  # (m,) float32, silhouettes
 
 
 def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: int) -> Scale:
@@ -280,7 +279,7 @@ def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: in
     links = neighbours[:, : len(weights)]
     found = communities(links, np.tile(weights, (len(links), 1)), seed)
     cluster = voted(found, neighbours, similarity)
-    return Scale(cluster, silhouette(data, found, tiling), silhouette(data, cluster, tiling))
+    return Scale(cluster, silhouette(data, cluster, tiling))
 
 
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
@@ -301,37 +300,11 @@ def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: in
             joblib.delayed(at_scale)(neighbours, similarity, weights, data, tiling, seed)
             for k, weights in sorted(jobs, key=lambda job: -job[0])
         )
-        reached = parts_of(found)
-        reached = scores(reached, np.ones(reached.shape[2]))
-        if reached[-len(jobs)] < WORSE * reached.max():  # the largest k of this row
+        reached = [scale.apart.mean() for scale in found]
+        if reached[-len(jobs)] < WORSE * max(reached):  # the largest k of this row
             break
     found.sort(key=lambda scale: int(scale.cluster.max()))
     return found, neighbours[:, : 2 * VOTERS], similarity[:, : 2 * VOTERS]
-
-
-def parts_of(scales: list[Scale]) -> np.ndarray:
-    """What the score of each scale is made of, summed over at most 1,000 parts of the images (every 1,000th image).
-
-    Returns an ndarray of shape (4, n_scales, n_parts): number of images, their silhouettes before the vote, and with
-    each cluster counted once (its images share that) the clusters and their silhouettes after the vote.
-    """
-    m = len(scales[0].cluster)
-    part = np.arange(m) % 1000
-    sums = []
-    for cluster, before, after in scales:
-        share = 1 / np.bincount(cluster)[cluster]
-        sums.append([np.bincount(part, weights) for weights in (np.ones(m), before, share, after * share)])
-    return np.array(sums).transpose(1, 0, 2)
-
-
-def scores(parts: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """How well the clusters of each scale stand apart, (n_scales,), each of the parts counted `count` times.
-
-    Twice the images' mean silhouette before the vote (the vote flatters coarse partitions), plus the mean of the
-    clusters' mean silhouettes after it, which many small poor clusters lower.
-    """
-    n_images, before, clusters, after = parts @ count
-    return 2 * before / n_images + after / clusters
 
 
 def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
@@ -339,18 +312,20 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
 
     Returns
     -------
-    best : index of the scale with the best score; scores are smoothed over scales with about as many clusters, since
-        a single one may score high by chance
-    interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number
+    best : index of the scale with the largest mean silhouette; means are smoothed over scales with about as many
+        clusters, since a single one may score high by chance
+    interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number; images are drawn in at
+        most 1,000 parts (every 1,000th image)
     """
     numbers = np.array([int(scale.cluster.max()) + 1 for scale in scales])
     near = np.exp(-((np.log(numbers)[:, None] - np.log(numbers)[None, :]) ** 2) / (2 * SMOOTHING**2))
     near = 0.9 * near / near.sum(axis=1, keepdims=True) + 0.1 * np.eye(len(numbers))
-    parts = parts_of(scales)
-    best = int((near @ scores(parts, np.ones(parts.shape[2]))).argmax())
-    rng = np.random.default_rng(seed)
-    resamples = rng.poisson(1.0, (RESAMPLES, parts.shape[2])) + 1e-9  # never nothing at all
-    drawn = [numbers[(near @ scores(parts, count)).argmax()] for count in resamples]
+    part = np.arange(len(scales[0].cluster)) % 1000
+    n_images = np.bincount(part)
+    apart = near @ [np.bincount(part, scale.apart) for scale in scales]  # (n_scales, n_parts)
+    best = int(apart.sum(axis=1).argmax())
+    count = np.random.default_rng(seed).poisson(1.0, (RESAMPLES, len(n_images))) + 1e-9  # never nothing at all
+    drawn = numbers[(apart @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
     low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
     return best, np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
 
