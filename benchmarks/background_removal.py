@@ -11,7 +11,8 @@ of the suffix; without them the drawn sample is taken. Every image goes through 
 and on one core; images per second count finding the mask and blending, not reading and writing. Intersection over
 union (IoU) is given by kind of ground: a ground counts as cluttered where the mean absolute Laplacian of its grey
 values is over 4. Single methods are taken at their word (BACKGROUND_MIN_TRUST = 0).
---sheet writes the twenty images on which "auto" does worst, each with its true mask's outline and what came out.
+--sheet writes the twenty images on which "auto" does worst, each with its true mask's outline and what came out;
+--examples does the same with twelve images evenly drawn from all.
 --ari runs stages 00, 01, 03, 04 and 05 for each method and for the true masks, with FEATURE_NETWORK = "pretrained" and
 the other --NAME=value settings given, in a temporary root. An image must be named by LABEL_PATTERN for that.
 """
@@ -128,13 +129,10 @@ def table(scores: dict[str, np.ndarray], seconds: dict[str, np.ndarray], cases: 
     return "\n".join([f"{len(cases)} images: {counts}", "", *lines])
 
 
-def write_sheet(stage: ModuleType, cases: list[Case], scores: np.ndarray, path: Path, side: int = 200) -> None:
-    """Write the twenty images of lowest score, four in a row, each before (true outline in magenta) and after."""
-    worst = np.argsort(scores, kind="stable")[:20]
-    rows = -(-len(worst) // 4)
-    sheet = np.full((rows * side, 8 * side, 3), 128, np.uint8)
-    for place, i in enumerate(worst):
-        name, image_bgr, true, _ = cases[i]
+def write_sheet(stage: ModuleType, cases: list[Case], path: Path, side: int = 200) -> None:
+    """Write the images, four in a row, each before (true outline in magenta) and after "auto"."""
+    sheet = np.full((-(-len(cases) // 4) * side, 8 * side, 3), 128, np.uint8)
+    for place, (name, image_bgr, true, _) in enumerate(cases):
         mask, method, trust = stage.remove_background(image_bgr, None, "auto")
         before, after = image_bgr.copy(), stage.on_white_ground(image_bgr, mask)
         contours, _ = cv2.findContours(true.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -145,7 +143,7 @@ def write_sheet(stage: ModuleType, cases: list[Case], scores: np.ndarray, path: 
             tile = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
             y, x = place // 4 * side, (place % 4 * 2 + column) * side
             sheet[y : y + size[1], x : x + size[0]] = tile
-        print(f"{scores[i]:.2f} {method:8s} trust {trust:.2f} {name}")
+        print(f"IoU {iou(mask, true):.2f}  {method:8s} trust {trust:.2f}  {name}")
     images.write_image(path.resolve(), sheet)
     print(f"wrote {path}")
 
@@ -184,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="IMAGES MASKS")
     parser.add_argument("--sheet", type=Path, help="write the twenty worst images to this file")
+    parser.add_argument("--examples", type=Path, help="write twelve images, evenly drawn, to this file")
     parser.add_argument("--limit", type=int, default=10**9, help="images at most")
     parser.add_argument("--ari", action="store_true", help="run the pipeline with each method")
     arguments, overrides = parser.parse_known_args()
@@ -194,7 +193,10 @@ def main() -> None:
     scores, seconds = measure(stage, cases)
     print(table(scores, seconds, cases))
     if arguments.sheet:
-        write_sheet(stage, cases, scores["auto"], arguments.sheet)
+        worst = np.argsort(scores["auto"], kind="stable")[:20]
+        write_sheet(stage, [cases[i] for i in worst], arguments.sheet)
+    if arguments.examples:
+        write_sheet(stage, cases[:: -(-len(cases) // 12)], arguments.examples)
     if arguments.ari:
         print("\n| background | ARI | 95 % interval | clusters (models) |\n|---|---|---|---|")
         for method in (*METHODS, "true masks"):
