@@ -9,7 +9,8 @@
    so that time grows linearly with the number of images.
 3. Infomap groups the images on the graph of their k nearest neighbours, for each k of SCALES: a small k finds small
    clusters, a large k large ones. Each image then goes to the cluster of most of its neighbours.
-4. The scale whose clusters stand apart best (by their silhouettes) is taken: that predicts the number of clusters.
+4. The scale whose clusters stand apart best (by their silhouettes, and by how few neighbours they part) is taken:
+   that predicts the number of clusters. Parts of a cluster that hardly any neighbours link are taken apart.
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -49,6 +50,9 @@ VOTERS = 10  # neighbours that vote on an image's cluster, at most
 CANDIDATES = 2000  # images among which the neighbours of an image are looked for, at least
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
 HELD_VALUES = 1 << 27  # features kept in memory up to this number of values (512 MB), else read when needed
+# categories overlap: their silhouettes hardly tell six clusters from thirty, but thirty cut many neighbours apart
+NEIGHBOURLY = 0.1
+LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
 RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
 OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fit nowhere
@@ -271,7 +275,7 @@ class Scale(NamedTuple):
     """One partition and how well it stands apart; m images."""
 
     cluster: np.ndarray  # (m,) int32, after `voted`
-    apart: np.ndarray  # (m,) float32, silhouettes
+    apart: np.ndarray  # (m,) float32, silhouettes, plus NEIGHBOURLY times the share of the nearest in its cluster
 
 
 def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: int) -> Scale:
@@ -279,7 +283,8 @@ def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: in
     links = neighbours[:, : len(weights)]
     found = communities(links, np.tile(weights, (len(links), 1)), seed)
     cluster = voted(found, neighbours, similarity)
-    return Scale(cluster, silhouette(data, cluster, tiling))
+    share = (cluster[neighbours[:, :VOTERS]] == cluster[:, None]).mean(axis=1, dtype=np.float32)
+    return Scale(cluster, silhouette(data, cluster, tiling) + NEIGHBOURLY * share)
 
 
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
@@ -312,7 +317,7 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
 
     Returns
     -------
-    best : index of the scale with the largest mean silhouette; means are smoothed over scales with about as many
+    best : index of the scale with the largest mean of `apart`; means are smoothed over scales with about as many
         clusters, since a single one may score high by chance
     interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number; images are drawn in at
         most 1,000 parts (every 1,000th image)
@@ -328,6 +333,47 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
     drawn = numbers[(apart @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
     low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
     return best, np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
+
+
+def taken_apart(cluster: np.ndarray, finer: list[np.ndarray], neighbours: np.ndarray) -> np.ndarray:
+    """Separate the parts of a cluster that hardly any neighbours link: one scale does not fit all clusters.
+
+    A part is what one of the `finer` partitions makes of a cluster, of at least 5 images, with at least 5 left. It is
+    separated where the links (to the VOTERS nearest images) between it and the rest are less than LINKED of all links
+    of the smaller side (its conductance); the least linked part first, until there is none.
+
+    cluster : ndarray of shape (m,); neighbours : ndarray of shape (m, k). Returns clusters, (m,) int32.
+    """
+    order = np.argsort(cluster, kind="stable")
+    todo = np.split(order, np.cumsum(np.bincount(cluster))[:-1])
+    place = np.full(len(cluster), -1)
+    result = np.empty(len(cluster), np.int32)
+    n_found = 0
+    while todo:
+        members = todo.pop()
+        place[members] = np.arange(len(members))
+        ends = place[neighbours[members, :VOTERS]]
+        place[members] = -1
+        row, column = np.nonzero(ends >= 0)
+        to = ends[row, column]
+        least, side = LINKED, None
+        for partition in finer if len(members) >= 10 else ():
+            part = np.unique(partition[members], return_inverse=True)[1]
+            size = np.bincount(part)
+            links = np.bincount(part[row], minlength=len(size)) + np.bincount(part[to], minlength=len(size))
+            crossing = part[row] != part[to]
+            cut_links = np.bincount(part[row][crossing], minlength=len(size))
+            cut_links += np.bincount(part[to][crossing], minlength=len(size))
+            linked = cut_links / np.maximum(np.minimum(links, links.sum() - links), 1)
+            linked[(size < 5) | (len(members) - size < 5)] = np.inf
+            if linked.min() < least:
+                least, side = linked.min(), part == linked.argmin()
+        if side is None:
+            result[members] = n_found
+            n_found += 1
+        else:
+            todo += [members[side], members[~side]]
+    return result
 
 
 def train(features: np.ndarray) -> Training:
@@ -348,7 +394,12 @@ def train(features: np.ndarray) -> Training:
             data = data[:]
         scales, neighbours, similarity = all_scales(data, tiles(weights, units[rows_used, 0]), config.RANDOM_SEED)
         best, interval = best_scale(scales, config.RANDOM_SEED)
-        partitions = np.stack([scale.cluster for scale in scales])
+        partitions = [scale.cluster for scale in scales]
+        whole = partitions[best]
+        apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
+        interval = interval + int(apart.max() - whole.max())
+        best = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
+        partitions = np.stack([*partitions[:best], apart, *partitions[best:]])
     training = Training(weights, centre, units, distances, first_of, neighbours, similarity,
                         partitions, np.int64(best), interval, np.empty((0, m), np.int32))  # fmt: skip
     return training._replace(cuts=np.stack([cut(training, granularity) for granularity in GRANULARITIES]))

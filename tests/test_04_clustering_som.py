@@ -229,6 +229,22 @@ def test_vote_moves_a_stray_image():
     assert stage.voted(cluster, neighbours, similarity).tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
+def test_parts_that_nothing_links_are_taken_apart():
+    # two rings of 6 images in one cluster; a finer partition knows them, another cuts across a ring
+    ring = np.array([[(i + 1) % 6, (i - 1) % 6] for i in range(6)])
+    neighbours = np.concatenate([ring, ring + 6])
+    rings, across = np.repeat([0, 1], 6), np.array([0] * 3 + [1] * 9)
+    cluster = np.zeros(12, np.int32)
+    found = stage.taken_apart(cluster, [across, rings], neighbours)
+    assert adjusted_rand_score(rings, found) == 1
+    # one link of 12 between them: too little to hold them together; three of 12 hold
+    neighbours[0, 1] = 6
+    assert stage.taken_apart(cluster, [across, rings], neighbours).max() == 1
+    neighbours[:2, 1] = 6
+    assert stage.taken_apart(cluster, [across, rings], neighbours).max() == 0
+    assert stage.taken_apart(cluster, [], neighbours).max() == 0
+
+
 def test_silhouette_by_hand():
     # two pairs at right angles; the third of cluster 0 lies between
     data = np.array([[1, 0], [1, 0], [0.6, 0.8], [0, 1], [0, 1]], np.float32)
