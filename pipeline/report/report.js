@@ -5,7 +5,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const n = data.names.length;
 const $ = (id) => document.getElementById(id);
-const percent = (x) => `${Math.round(100 * x)} %`;
+const percent = (x) => `${Math.round(100 * x)}\u00a0%`;
 const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 function make(tag, properties = {}, ...children) {
@@ -571,7 +571,7 @@ function fillCard(card) {
   card.dataset.full = "1";
   const group = groups.get(+card.dataset.cluster), labels = labelsOf(group.images);
   const header = make("header", {}, make("h3", { textContent: `Cluster ${group.id}` }), make("span", { className: "tags", textContent: plural(group.size, "photograph") }));
-  const bar = make("i"); bar.style.width = percent(group.confidence).replace(" ", "");
+  const bar = make("i"); bar.style.width = `${100 * group.confidence}%`;
   header.append(make("span", { className: "tags" }, `confidence ${percent(group.confidence)} `, make("span", { className: "bar-sure", "aria-hidden": "true" }, bar)));
   if (labels.length) {
     const words = labels.slice(0, 4).map(([label, count]) => `${data.models[label]} (${count})`).join(", ");
