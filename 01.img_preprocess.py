@@ -619,8 +619,9 @@ def main() -> None:
     columns = ["image", "method", "foreground_fraction", "trust"]
     files.write_csv(table_path, columns, [[rows[n][key] for key in columns] for n in names if "written" in rows[n]])
     files.write_csv(skipped_path, ["image", "stage", "reason"], skipped)
-    files.write_record(record_path, origin, [table_path, skipped_path], images={name: rows[name] for name in names})
-    files.summary(len(names), len(names) - len(skipped), len(skipped), wrote, time.perf_counter() - begin)
+    results = {"seconds": round(time.perf_counter() - begin, 1), "images": {name: rows[name] for name in names}}
+    files.write_record(record_path, origin, [table_path, skipped_path], **results)
+    files.summary(len(names), len(names) - len(skipped), len(skipped), wrote, results["seconds"])
 
 
 if __name__ == "__main__":

@@ -670,9 +670,10 @@ def main() -> None:
         trunk.save(temporary, include_optimizer=False)
     files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in history])
     files.write_lines(outputs[2], [name for i, name in enumerate(classes) if i not in held_out])
-    files.write_record(record_path, origin, outputs, **about, held_out_models=[classes[i] for i in held_out])
+    about |= {"held_out_models": [classes[i] for i in held_out], "seconds": round(time.perf_counter() - begin, 1)}
+    files.write_record(record_path, origin, outputs, **about)
     checkpoint_path.unlink(missing_ok=True)
-    files.summary(len(names), len(names), 0, outputs[:1], time.perf_counter() - begin)
+    files.summary(len(names), len(names), 0, outputs[:1], about["seconds"])
 
 
 if __name__ == "__main__":

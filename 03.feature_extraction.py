@@ -382,7 +382,7 @@ def main() -> None:
         raise settings.UserError(f"no file of {files.shown(img_dir)}/ can be read as an image: {skipped[0][2]}")
     keys = {name: "" if key in unreadable else key for name, key in keys.items()}
     write_next(paths["next"], [key for key in keys.values() if key], about["n_features"], earlier, parts)
-    write_outputs(paths, origin, keys, about)
+    write_outputs(paths, origin, keys, about | {"seconds": round(time.perf_counter() - begin, 1)})
     write_skipped(paths["skipped"], skipped)
     parts.remove()
     files.summary(len(names), len(names) - len(skipped), len(skipped), wrote, time.perf_counter() - begin)

@@ -80,15 +80,23 @@ def chosen(steps: list[Step], first: str | None, only: str | None) -> list[Step]
     return matching if only else steps[steps.index(matching[0]) :]
 
 
+def arguments_of(step: Step, overrides: list[str]) -> list[str]:
+    """The arguments of a stage: the overrides, and the data set it works on.
+
+    That is DATASET for all but the two stages that only train, for which it is TRAIN_DATASET.
+    """
+    if step.stage == DRAWING:
+        return overrides
+    name = "TRAIN_DATASET" if step.stage in TRAINING[2:] else "DATASET"
+    others = [argument for argument in overrides if not argument.startswith(f"--{name}=")]
+    return [f"--{name}={step.dataset}", *others]
+
+
 def run_step(step: Step, overrides: list[str]) -> None:
     """Run a stage as its own process and show what it prints; fills in the step's results."""
-    # a stage sees the data set it works on as DATASET (as TRAIN_DATASET in the two that only train)
-    name = "TRAIN_DATASET" if step.stage in TRAINING[2:] else "DATASET"
-    own = [] if step.stage == DRAWING else [f"--{name}={step.dataset}"]
-    rest = [argument for argument in overrides if not argument.startswith(f"--{name}=")] if own else overrides
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, str(PROJECT / step.stage), *own, *rest],
+        [sys.executable, str(PROJECT / step.stage), *arguments_of(step, overrides)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         encoding="utf-8",
@@ -138,43 +146,59 @@ def scores(dataset: str) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def parsed_arguments() -> tuple[argparse.Namespace, list[str]]:
+    """The options of this program, and the other arguments: overrides of settings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--from", dest="first", metavar="STAGE", help="begin with this stage, such as 04")
     parser.add_argument("--only", metavar="STAGE", help="this stage alone")
     parser.add_argument("--dry-run", action="store_true", help="only show which stages would run")
-    options, overrides = parser.parse_known_args()
+    return parser.parse_known_args()
+
+
+def steps_of(options: argparse.Namespace, overrides: list[str]) -> list[Step]:
+    """The steps to run, by config.py with the overrides; raises SettingError for one that is wrong."""
+    import config
+    from pipeline import settings
+
+    settings.apply_overrides(overrides)
+    settings.check()
+    fine_tuned = config.FEATURE_NETWORK == "fine-tuned"
+    needed = {config.DATASET, config.TRAIN_DATASET} if fine_tuned else {config.DATASET}
+    drawn = {config.SAMPLE_NAME, f"{config.SAMPLE_NAME}_train"}
+    steps = plan(config.DATASET, config.TRAIN_DATASET, fine_tuned, sample=bool(needed & drawn))
+    try:
+        return chosen(steps, options.first, options.only)
+    except ValueError as error:
+        raise settings.SettingError(str(error)) from None
+
+
+def may_lack_labels(step: Step) -> bool:
+    """Whether `step` reads labels that the later stages can do without: not those of the images to train on."""
+    import config
+
+    return step.stage == CLUSTERING[0] and step.dataset == config.DATASET != config.TRAIN_DATASET
+
+
+def main() -> int:
+    options, overrides = parsed_arguments()
     environment.enter("requirements.txt")
 
     import config
     from pipeline import settings
 
     try:
-        settings.apply_overrides(overrides)
-        settings.check()
+        steps = steps_of(options, overrides)
     except settings.SettingError as error:
         return settings.report(str(error), error.exit_code)
-    fine_tuned = config.FEATURE_NETWORK == "fine-tuned"
-    needed = {config.DATASET, config.TRAIN_DATASET} if fine_tuned else {config.DATASET}
-    drawn = {config.SAMPLE_NAME, f"{config.SAMPLE_NAME}_train"}
-    steps = plan(config.DATASET, config.TRAIN_DATASET, fine_tuned, sample=bool(needed & drawn))
-    try:
-        steps = chosen(steps, options.first, options.only)
-    except ValueError as error:
-        return settings.report(str(error), 2)
     if options.dry_run:
         print("\n".join(f"{step.stage}  {step.dataset}" for step in steps))
         return 0
     for i, step in enumerate(steps):
         print(f"[{i + 1}/{len(steps)}] {step.stage}  {step.dataset}", flush=True)
         run_step(step, overrides)
-        if (
-            step.exit_code == NO_LABELS
-            and step.stage == CLUSTERING[0]
-            and step.dataset == config.DATASET != config.TRAIN_DATASET
-        ):
+        if step.exit_code == NO_LABELS and may_lack_labels(step):
             print(f"  {step.dataset} has no labels: the stages go on without the scores that need them")
             step.last_line = "no labels"
         elif step.exit_code:
