@@ -137,9 +137,9 @@ def scores(dataset: str) -> str:
         true = f" (true: {n_models})" if n_models else ""
         lines.append(f"clusters predicted: {evaluation.get('n_clusters')}{true}")
         if ari:
-            lines.append(
-                f"Adjusted Rand Index: {ari['value']:.3f} (95 % interval {ari['low']:.3f} to {ari['high']:.3f})"
-            )
+            # no interval with a single model, nor with BOOTSTRAP_RESAMPLES = 0
+            interval = "" if ari["low"] is None else f" (95 % interval {ari['low']:.3f} to {ari['high']:.3f})"
+            lines.append(f"Adjusted Rand Index: {ari['value']:.3f}{interval}")
         lines += [f"warning: {warning}" for warning in evaluation.get("warnings") or []]
     if report_path.exists():
         lines.append(f"report: {report_path}")

@@ -16,7 +16,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-import run_all
+import run_all  # noqa: E402
 
 
 def measured(step: run_all.Step, overrides: list[str]) -> tuple[float, float, int]:
