@@ -14,7 +14,7 @@
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
-A file data/D/corrections.csv with the columns image_a, image_b and verdict ("same" or "different") is honoured.
+A file data/D/corrections.csv with the columns image_a, image_b and a third, "same" or "different", is honoured.
 ASSIGN_TO names the data set of an earlier run: images that belong to one of its clusters get that cluster's id, the
 others are grouped under new ids. ids of the earlier run never change.
 
@@ -296,7 +296,9 @@ def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: in
     m = len(data)
     rows = [[k for k in row if k <= max(min(3, m // 3), m // 5)] for row in SCALES]
     neighbours, similarity = nearest_images(data, tiling, max(k for row in rows for k in row))
-    run = joblib.Parallel(n_jobs=settings.n_jobs() if m > 2000 else 1)  # workers take a second to start
+    # workers take a second to start; arrays are sent to them, since joblib's shared copies of them in /dev/shm may be
+    # removed while in use (seen with joblib 1.6)
+    run = joblib.Parallel(n_jobs=settings.n_jobs() if m > 2000 else 1, max_nbytes=None)
     found: list[Scale] = []
     for row in tqdm([row for row in rows if row], desc="scales", disable=None):
         jobs = [(k, np.ones(k, np.float32)) for k in row]
@@ -566,7 +568,7 @@ def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[
         return [], []
     row_of = {name: row for row, name in enumerate(img_paths)}
     verdicts: dict[str, list[tuple[int, int]]] = {"same": [], "different": []}
-    lines = files.read_csv(path, ["image_a", "image_b", "verdict"], "your correction of that line, then this")
+    lines = files.read_csv(path, ["image_a", "image_b"], "your correction of that line, then this")
     for line, entry in enumerate(lines, start=2):
         where = f"{files.shown(path)}, line {line}"
         for column in ("image_a", "image_b"):
@@ -574,9 +576,13 @@ def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[
                 raise settings.UserError(
                     f"{where}: {entry[column]!r} is no image of {config.DATASET}: correct the name"
                 )
-        if entry["verdict"].strip() not in verdicts:
-            raise settings.UserError(f"{where}: {entry['verdict']!r} must be same or different")
-        verdicts[entry["verdict"].strip()].append((row_of[entry["image_a"]], row_of[entry["image_b"]]))
+        # whatever the third column is called
+        verdict = str(
+            next((value for column, value in entry.items() if column not in ("image_a", "image_b")), "")
+        ).strip()
+        if verdict not in verdicts:
+            raise settings.UserError(f"{where}: {verdict!r} must be same or different")
+        verdicts[verdict].append((row_of[entry["image_a"]], row_of[entry["image_b"]]))
     group = same_groups(len(img_paths), verdicts["same"])
     for a, b in verdicts["different"]:
         if group[a] == group[b]:
