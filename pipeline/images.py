@@ -3,6 +3,7 @@
 Pillow reads: it knows the formats, the modes and EXIF's orientation, and it tells the size before it decodes.
 """
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -43,8 +44,8 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{width}x{height} pixels are more than {MAX_PIXELS // 1_000_000} million")
             opened.load()
-            image = _upright(opened)
-        rgba = _to_rgba(image)
+            _turn_upright(opened)
+        rgba = _to_rgba(opened)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -57,7 +58,7 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise ImageError(f"can't be read: {error.strerror or error}") from None
     except Exception as error:  # a decoder on hostile bytes may raise anything
         raise ImageError(f"damaged: {type(error).__name__}") from None
-    image_bgr = np.ascontiguousarray(rgba[..., 2::-1])  # (H, W, 3)
+    image_bgr = cv2.cvtColor(rgba[..., :3], cv2.COLOR_RGB2BGR)  # (H, W, 3)
     alpha = np.ascontiguousarray(rgba[..., 3]) if rgba.shape[2] == 4 else None
     return image_bgr, None if alpha is None or alpha.min() == 255 else alpha
 
@@ -125,12 +126,10 @@ def _bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply EXIF's orientation; an image whose EXIF block is damaged stays as it is."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    """Apply EXIF's orientation in place; an image whose EXIF block is damaged stays as it is."""
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgba(image: Image.Image) -> np.ndarray:
@@ -142,4 +141,5 @@ def _to_rgba(image: Image.Image) -> np.ndarray:
         grey = np.nan_to_num(np.clip(grey / top * 255 + 0.5, 0, 255)).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     clear = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if clear else "RGB"))
+    mode = "RGBA" if clear else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
