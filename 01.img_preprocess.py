@@ -520,7 +520,7 @@ def preprocess_image(dataset: str, name: str) -> dict[str, object]:
     if config.SAVE_MASKS:
         images.write_image(mask_path(dataset, name), mask.astype(np.uint8) * 255)
     else:
-        mask_path(dataset, name).unlink(missing_ok=True)
+        files.inside(mask_path(dataset, name)).unlink(missing_ok=True)
     return {
         "image": name,
         "written": files.fingerprint_file(files.img_dir(dataset) / name),
@@ -544,7 +544,7 @@ def remove_outputs(dataset: str, name: str) -> None:
         (files.img_dir(dataset) / name, files.img_dir(dataset)),
         (mask_path(dataset, name), files.mask_dir(dataset)),
     ):
-        path.unlink(missing_ok=True)
+        files.inside(path).unlink(missing_ok=True)
         for folder in path.parents:
             if folder == top or not folder.is_dir() or any(folder.iterdir()):
                 break

@@ -17,6 +17,7 @@ Config: DATASET, TRAIN_DATASET, FEATURE_NETWORK, PRETRAINED_WEIGHTS, INPUT_RANGE
         RANDOM_SEED, REDO
 """
 
+import itertools
 import math
 import shutil
 import sys
@@ -171,6 +172,7 @@ class Parts:
     def __init__(self, folder: Path, network_id: str):
         self.folder = folder
         self.own = folder / network_id
+        files.inside(self.own / "a part")
 
     def begin(self, about: dict) -> None:
         """Say what the rows that follow are; parts of other networks and settings are removed."""
@@ -197,10 +199,11 @@ class Parts:
         """All pairs kept; a damaged part is passed over."""
         for path in sorted(self.own.glob("[!.]*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as part:
-                    yield from zip(part["keys"].tolist(), part["features"], strict=True)
-            except (OSError, ValueError, KeyError, EOFError):
+                part = files.read_npz(path, STAGE, ("keys", "features"))
+            except settings.UserError:
                 path.unlink()
+            else:
+                yield from zip(part["keys"].tolist(), part["features"], strict=True)
 
     def remove(self) -> None:
         """Remove all parts, those of other networks too."""
@@ -275,14 +278,17 @@ def write_next(path: Path, keys: list[str], n_features: int, earlier: dict[str, 
     rows_of: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
         rows_of.setdefault(key, []).append(i)
-    with files.whole(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(keys), n_features))
-        for key in rows_of.keys() & earlier.keys():
-            array[rows_of[key]] = earlier[key]
-        for key, row in parts.read():
-            array[rows_of.get(key, [])] = row
-        array.flush()
-        del array  # closes the file: Windows can't rename an open one
+    # written, not memory-mapped: a full disk ends a program that writes to a map
+    with files.whole(path) as temporary, temporary.open("wb") as handle:
+        descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+        header = {"descr": descr, "fortran_order": False, "shape": (len(keys), n_features)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        start = handle.tell()
+        known = ((key, earlier[key]) for key in rows_of if key in earlier)
+        for key, row in itertools.chain(known, parts.read()):
+            for i in rows_of.get(key, []):
+                handle.seek(start + i * row.nbytes)
+                handle.write(row.astype(np.float32, copy=False).tobytes())
 
 
 def write_skipped(path: Path, skipped: list[tuple[str, str, str]]) -> None:

@@ -29,7 +29,6 @@ import hashlib
 import heapq
 import random
 import time
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -756,21 +755,12 @@ def assigned(old_features: np.ndarray, old_cluster: np.ndarray, features: np.nda
 # ---- reading and writing ----------------------------------------------------------------------------
 
 
-def stored_training(path: Path, stage: str) -> Training:
-    """The training kept at `path`; raises UserError where it is damaged."""
-    try:
-        with np.load(files.require(path, stage), allow_pickle=False) as stored:
-            return Training(**{name: stored[name] for name in Training._fields})
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
-        raise settings.UserError(f"{files.shown(path)} is damaged: run {stage} --REDO=True") from None
-
-
 def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) -> Training:
     """The training of an earlier run where nothing that it depends on has changed, else a new one, which is stored."""
     path = files.data_dir(config.DATASET) / "som_training.npz"
     origin = files.made_from(__file__, inputs, TRAINING_SETTINGS)
     if files.up_to_date(path.with_suffix(".json"), origin):
-        return stored_training(path, "04.clustering_som.py")
+        return Training(**files.read_npz(path, "04.clustering_som.py", Training._fields))
     check_finite(features, img_paths)
     training = train(features)
     with files.whole(path) as temporary:

@@ -75,7 +75,7 @@ def main() -> None:
     warn_of_fonts(found)
     grid = grid_of(som["weights"], str(som["topology"]))
     typical = typical_of_units(found, grid.rows * grid.cols)
-    with tempfile.TemporaryFile() as handle:
+    with tempfile.TemporaryFile(dir=result_dir) as handle:
         tiles, unreadable = pictures.read_thumbnails(found.names, pictures.TILE, handle)
         outputs, plane = pictures.draw_pictures(found, grid, som, typical, tiles)
         outputs.append(handover.write_spreadsheet(found, result_dir / "clusters_spreadsheet.csv"))

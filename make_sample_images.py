@@ -1476,8 +1476,10 @@ def draw_catalogue(dataset: str, models: list[Model]) -> None:
     written = [path for paths in tqdm(drawn, dataset, len(models), unit="model", disable=None) for path in paths]
     kept = {files.shown(path) for path in written}
     for name, fingerprint in (files.read_record(record_path) or {}).get("outputs", {}).items():
-        if name not in kept and files.fingerprint_file(files.root() / name) == fingerprint:
-            (files.root() / name).unlink()
+        path = files.root() / name
+        ours = path.is_relative_to(image_dir) or path.is_relative_to(mask_dir)
+        if ours and name not in kept and files.fingerprint_file(path) == fingerprint:
+            files.inside(path).unlink()
     files.write_record(record_path, origin, written, n_models=len(models), n_images=len(written) // 2)
     n_images = sum(model.n_images for model in models)
     files.summary(n_images, len(written) // 2, 0, [image_dir, mask_dir], time.perf_counter() - began)

@@ -72,7 +72,7 @@ def placed(names: list[str], label_of: dict[str, str], min_images: int) -> tuple
 
 def link(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`, or a copy where the file system has no links. Whole or not at all."""
-    if target.exists() and target.samefile(source):
+    if files.inside(target).exists() and target.samefile(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)

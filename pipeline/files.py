@@ -10,8 +10,10 @@ import contextlib
 import csv
 import hashlib
 import json
+import math
 import os
 import secrets
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 
 import config
 from pipeline.images import IMAGE_SUFFIXES
-from pipeline.settings import UserError
+from pipeline.settings import UserError, remedy_of
 
 # ---- folders -------------------------------------------------------------------------------------
 
@@ -71,9 +73,28 @@ def result_dir(dataset: str) -> Path:
     return root() / "result" / dataset
 
 
+def written_dirs() -> list[Path]:
+    """The folders of DATASET and TRAIN_DATASET that stages write to."""
+    folders_of = (img_dir, mask_dir, data_dir, training_images_dir, model_dir, result_dir)
+    return [folder_of(dataset) for dataset in (config.DATASET, config.TRAIN_DATASET) for folder_of in folders_of]
+
+
 def shown(path: Path) -> str:
     """`path` relative to the root where it lies below it, with "/": as messages and records name it."""
     return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else path.as_posix()
+
+
+def inside(path: Path) -> Path:
+    """Return `path`, a place to write to or to remove; raises UserError where it leads out of the root.
+
+    Refused are "..", and symbolic links to folders below the root: what lies behind one is not this project's to change.
+    """
+    if not path.is_relative_to(root()) or path.parent.resolve() != path.parent:
+        raise UserError(
+            f"{shown(path)} leads to another folder, {path.parent.resolve()}: nothing is written there; put a folder in "
+            "the link's place, or set IMAGE_CLUSTER_ROOT to the folder that everything shall lie in"
+        )
+    return path
 
 
 # ---- looking ---------------------------------------------------------------------------------------
@@ -131,25 +152,34 @@ def images_of(folder: Path, remedy: str) -> list[str]:
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with its suffix; rename it onto `path` at the end, remove it on an error.
 
+    Raises UserError where the disk is full or read-only, or the folder is no place to write to (see `inside`).
+
     >>> with whole(data_dir("bags") / "features.npy") as temporary:
     ...     np.save(temporary, features)
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_relative_to(root()):  # Keras's cache is elsewhere
+        inside(path)
     # a leading dot keeps it out of `list_images`; the name's own length is limited by file systems
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if remedy := remedy_of(error):
+            raise UserError(f"{shown(path)} can't be written ({error.strerror or error}): {remedy}") from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk there is none
+            temporary.unlink()
 
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what a killed run of `whole` left directly in `folder`."""
     for path in folder.glob(".*.tmp*"):
-        path.unlink(missing_ok=True)
+        inside(path).unlink(missing_ok=True)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -243,6 +273,36 @@ def read_npy(path: Path, stage: str, memory_map: bool = False) -> np.ndarray:
     if not isinstance(values, np.ndarray):
         raise UserError(f"{shown(path)} is damaged or no .npy array: run {stage} again")
     return values
+
+
+def read_npz(path: Path, stage: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the arrays `names` of a .npz that `stage` writes with `np.savez`; raises UserError where it is damaged.
+
+    Compressed members and headers that promise more than the file holds are refused: memory is bounded by its size.
+    """
+    require(path, stage)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: _member(archive, f"{name}.npy") for name in names}
+    except Exception:  # zipfile and NumPy's parser of the header may raise anything on damaged bytes
+        raise UserError(f"{shown(path)} is damaged or lacks an array: run {stage} again with --REDO=True") from None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One array of a .npz; raises ValueError and others where it is damaged."""
+    info = archive.getinfo(name)
+    with archive.open(info) as handle:
+        version = np.lib.format.read_magic(handle)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, by_columns, dtype = read_header.get(version)(handle)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or n_bytes != info.file_size - handle.tell():
+            raise ValueError(name)
+        values = np.empty(shape[::-1] if by_columns else shape, dtype)
+        if n_bytes and handle.readinto(values.reshape(-1).view(np.uint8)) != n_bytes:
+            raise ValueError(name)
+        handle.read()  # the end of the file, where the checksum is compared
+    return values.T if by_columns else values
 
 
 # ---- the features: an array and its names, always in step ------------------------------------------

@@ -224,7 +224,7 @@ def download(url: str, path: Path, md5: str) -> None:
                         handle.write(block)
                 if digest.hexdigest() != md5:
                     raise OSError("what came is not the file expected")
-        except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
+        except (OSError, ValueError, settings.UserError) as error:  # URLError and timeouts are OSErrors
             state["error"] = error
 
     worker = threading.Thread(target=fetch, daemon=True)
@@ -254,8 +254,8 @@ def imagenet_path() -> Path | None:
                     f"ImageNet's weights could not be downloaded ({error}): connect to the network, "
                     f'put them at {path}, or set PRETRAINED_WEIGHTS to "auto" or to the path of a .h5 file'
                 ) from None
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            failed.touch()
+            with files.whole(failed) as temporary:
+                temporary.touch()
     return None
 
 

@@ -8,6 +8,7 @@ against `VALID`. A user's mistake is a `UserError`: one sentence on stderr and a
 
 import ast
 import difflib
+import errno
 import os
 import re
 import sys
@@ -275,6 +276,8 @@ def run(main: Callable[[], None], doc: str) -> None:
         for name, value in apply_overrides(arguments).items():
             print(f"{name} = {value!r}")
         check()
+        for folder in files.written_dirs():
+            files.inside(folder / "a file")
         with alone(files.root(), Path(sys.argv[0]).name):
             main()
     except UserError as error:
@@ -284,7 +287,20 @@ def run(main: Callable[[], None], doc: str) -> None:
     except OSError as error:
         # a full disk, a folder that can't be written, a file that vanished: said with its path, no traceback
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(report(f"{where}{error.strerror or error}", 1))
+        remedy = remedy_of(error) or "see to it and run this again"
+        sys.exit(report(f"{where}{error.strerror or error}: {remedy}", 1))
+
+
+def remedy_of(error: OSError) -> str | None:
+    """What to do about a file that can't be written; None where the error is of another kind."""
+    # NumPy's tofile() tells of a full disk without a number
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or "requested and" in str(error):
+        return "make room on the disk and run this again"
+    if error.errno == errno.EFBIG:
+        return "raise the limit on the size of files (ulimit -f) and run this again"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make the folder writable, or set IMAGE_CLUSTER_ROOT to another one, and run this again"
+    return None
 
 
 def report(sentence: str, exit_code: int) -> int:
@@ -298,7 +314,10 @@ def alone(root: Path, stage: str) -> filelock.BaseFileLock:
 
     The operating system frees it when the process ends, however it ends.
     """
+    from pipeline import files
+
     folder = root / "data" / ".locks"
+    files.inside(folder / "x")
     folder.mkdir(parents=True, exist_ok=True)
     dataset = config.TRAIN_DATASET if stage.startswith(("02", "make_training")) else config.DATASET
     lock = filelock.FileLock(folder / f"{stage}.{dataset}.lock")

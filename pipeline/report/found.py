@@ -1,6 +1,5 @@
 """What the earlier stages found, as stage 06 uses it: images with their clusters, and the map's geometry."""
 
-import zipfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,16 +98,8 @@ def read_found(n_cols: int) -> Found:
 
 def read_som() -> dict[str, np.ndarray]:
     """The arrays of som.npz; raises UserError where it is missing, damaged or lacks one."""
-    path = files.require(files.data_dir(config.DATASET) / "som.npz", STAGE_04)
-    try:
-        with np.load(path, allow_pickle=False) as opened:
-            arrays = {name: opened[name] for name in opened.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
-        arrays = {}
     names = ("weights", "topology", "u_matrix", "hits", "unit_cluster", "cut_granularity", "cut_clusters")
-    if missing := [name for name in names if name not in arrays]:
-        raise settings.UserError(f"{files.shown(path)} is damaged or lacks {missing[0]}: run {STAGE_04} again")
-    return arrays
+    return files.read_npz(files.data_dir(config.DATASET) / "som.npz", STAGE_04, names)
 
 
 # ---- the map's geometry ----------------------------------------------------------------------------

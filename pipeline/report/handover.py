@@ -15,6 +15,7 @@ from tqdm import tqdm
 import config
 from pipeline import files
 from pipeline.report.found import Found
+from pipeline.settings import UserError
 
 
 def spreadsheet_cell(text: str) -> str:
@@ -110,7 +111,7 @@ def write_cluster_folders(found: Found, folder: Path) -> tuple[int, int]:
     # written before the first file: a run that is killed leaves nothing that the next one does not know as its own
     files.write_json(manifest, {"from": files.shown(source), "placed": plan})
     for target, name in tqdm(plan.items(), desc="folders", unit="image", disable=None):
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        files.inside(folder / target).parent.mkdir(parents=True, exist_ok=True)
         place(source / name, folder / target, config.CLUSTER_FOLDERS)
     return len(plan), n_left
 
@@ -156,17 +157,36 @@ def is_placed(target: Path, origin: Path) -> bool:
     return target.samefile(origin) or filecmp.cmp(target, origin, shallow=False)
 
 
+def placed_before(folder: Path, manifest: Path) -> dict[Path, Path]:
+    """What the manifest lists: path in a cluster folder -> photograph. Raises UserError where it is damaged."""
+    if not manifest.exists():
+        return {}
+    sources = {files.shown(source(config.DATASET)): source for source in (files.raw_img_dir, files.img_dir)}
+    try:
+        record = json.loads(manifest.read_text(encoding="utf-8"))
+        source = sources[record["from"]](config.DATASET)
+        found = {folder / target: source / name for target, name in record["placed"].items()}
+        # a manifest from elsewhere must not make this stage remove files in other folders
+        good = all(".." not in [*t.parts, *o.parts] and t.parent.parent == folder for t, o in found.items())
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise UserError(
+            f"{files.shown(manifest)} is damaged, so it is not known which photographs in {files.shown(folder)}/ are "
+            "copies: remove that folder and run 06.visualization.py again"
+        )
+    return found
+
+
 def remove_placed(folder: Path, manifest: Path) -> int:
     """Remove the files that the manifest lists and that are still as they were placed, and folders left empty.
 
     Returns the number of other files in the cluster folders.
     """
-    record = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"from": "", "placed": {}}
-    source = files.root() / record["from"]
-    for target, name in record["placed"].items():
-        if is_placed(folder / target, source / name):
-            (folder / target).unlink()
-    manifest.unlink(missing_ok=True)
+    for target, origin in placed_before(folder, manifest).items():
+        if is_placed(files.inside(target), origin):
+            target.unlink()
+    files.inside(manifest).unlink(missing_ok=True)
     n_left = 0
     for inner in sorted(folder.glob("*")) if folder.is_dir() else ():
         if inner.is_dir() and not inner.is_symlink():

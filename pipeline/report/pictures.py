@@ -59,18 +59,22 @@ def read_thumbnails(names: Sequence[str], side: int, handle: io.IOBase) -> tuple
     Returns a memory map in the open file `handle`, uint8 RGB (n_images, side, side, 3), and the images that could not
     be read: these are grey.
     """
-    tiles = np.memmap(handle, np.uint8, "w+", shape=(len(names), side, side, 3))
     folders = [files.raw_img_dir(config.DATASET), files.img_dir(config.DATASET)]
 
-    def read(i: int) -> bool:
-        path = next((folder / names[i] for folder in folders if (folder / names[i]).is_file()), None)
-        tile = thumbnail(path, side) if path else None
-        tiles[i] = 200 if tile is None else tile
-        return tile is not None
+    def read(name: str) -> np.ndarray | None:
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        return thumbnail(path, side) if path else None
 
-    progress = tqdm(range(len(names)), desc="thumbnails", unit="image", disable=None)
-    good = joblib.Parallel(settings.n_jobs(), backend="threading")(joblib.delayed(read)(i) for i in progress)
-    return tiles, [i for i, ok in enumerate(good) if not ok]
+    workers = joblib.Parallel(settings.n_jobs(), backend="threading", return_as="generator")
+    found = workers(joblib.delayed(read)(name) for name in names)
+    unreadable = []
+    # written, not memory-mapped: a full disk ends a program that writes to a map
+    for i, tile in enumerate(tqdm(found, "thumbnails", len(names), unit="image", disable=None)):
+        if tile is None:
+            unreadable.append(i)
+        handle.write(np.full((side, side, 3), 200, np.uint8) if tile is None else np.ascontiguousarray(tile))
+    handle.flush()
+    return np.memmap(handle, np.uint8, "r", shape=(len(names), side, side, 3)), unreadable
 
 
 # ---- text in any script ----------------------------------------------------------------------------
