@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import joblib
 import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import files, images, settings
+from pipeline import files, images, parallel, settings
 
 STAGE = "01.img_preprocess.py"
 SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]  # those that change the output
@@ -580,8 +579,7 @@ def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
     """`preprocess_image` of each name on all cores, in the names' order, without holding more than a few images."""
     # OpenCV frees the interpreter while it works, so threads share the cores as well as processes, and start at once
     cv2.setNumThreads(1)
-    workers = joblib.Parallel(settings.n_jobs(), return_as="generator", prefer="threads")
-    rows = workers(joblib.delayed(preprocess_image)(dataset, name) for name in names)
+    rows = parallel.in_threads(functools.partial(preprocess_image, dataset), names)
     return iter(tqdm(rows, total=len(names), unit="image", disable=None))
 
 

@@ -29,7 +29,6 @@ import hashlib
 import heapq
 import random
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import igraph

@@ -87,12 +87,12 @@ def shown(path: Path) -> str:
 def inside(path: Path) -> Path:
     """Return `path`, a place to write to or to remove; raises UserError where it leads out of the root.
 
-    Refused are "..", and symbolic links to folders below the root: what lies behind one is not this project's to change.
+    Refused are "..", and symbolic links to folders below the root: what lies behind one is not the project's to change.
     """
     if not path.is_relative_to(root()) or path.parent.resolve() != path.parent:
         raise UserError(
-            f"{shown(path)} leads to another folder, {path.parent.resolve()}: nothing is written there; put a folder in "
-            "the link's place, or set IMAGE_CLUSTER_ROOT to the folder that everything shall lie in"
+            f"{shown(path)} leads to another folder, {path.parent.resolve()}: nothing is written there; put a folder "
+            "in the link's place, or set IMAGE_CLUSTER_ROOT to the folder that everything shall lie in"
         )
     return path
 

@@ -286,7 +286,7 @@ def run(main: Callable[[], None], doc: str) -> None:
         sys.exit(report("interrupted; files of earlier runs are as they were, run it again to go on", 130))
     except OSError as error:
         # a full disk, a folder that can't be written, a file that vanished: said with its path, no traceback
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{error.filename or files.root()}: "
         remedy = remedy_of(error) or "see to it and run this again"
         sys.exit(report(f"{where}{error.strerror or error}: {remedy}", 1))
 

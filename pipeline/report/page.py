@@ -7,12 +7,11 @@ import json
 from importlib import metadata
 from pathlib import Path
 
-import joblib
 import numpy as np
 from PIL import Image
 
 import config
-from pipeline import files, settings
+from pipeline import files, parallel, settings
 from pipeline.report.found import Found, Grid, centres_of, typicality
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
@@ -229,7 +228,7 @@ def sprites_of(tiles: np.ndarray, order: np.ndarray, side: int, n_across: int = 
         return buffer.getvalue()
 
     parts = np.split(order, np.arange(n_across**2, len(order), n_across**2)) if len(order) else []
-    return joblib.Parallel(settings.n_jobs(), backend="threading")(joblib.delayed(sprite)(part) for part in parts)
+    return list(parallel.in_threads(sprite, parts))
 
 
 def thumbnail_order(found: Found, n_thumbnails: int) -> np.ndarray:

@@ -7,13 +7,12 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-import joblib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 import config
-from pipeline import files, images, settings
+from pipeline import files, images, parallel
 from pipeline.report.found import Found, Grid
 
 TILE = 128  # pixels; side of the photographs in the pictures
@@ -65,8 +64,7 @@ def read_thumbnails(names: Sequence[str], side: int, handle: io.IOBase) -> tuple
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         return thumbnail(path, side) if path else None
 
-    workers = joblib.Parallel(settings.n_jobs(), backend="threading", return_as="generator")
-    found = workers(joblib.delayed(read)(name) for name in names)
+    found = parallel.in_threads(read, names)
     unreadable = []
     # written, not memory-mapped: a full disk ends a program that writes to a map
     for i, tile in enumerate(tqdm(found, "thumbnails", len(names), unit="image", disable=None)):
@@ -498,8 +496,7 @@ def draw_contact_sheets(found: Found, tiles: np.ndarray, folder: Path) -> list[P
         return draw_sheet(title, [tiles[i] for i in shown], captions, 10, folder / f"{cluster}.png")
 
     fonts_for(frozenset("".join(found.names)))
-    sheets = joblib.Parallel(settings.n_jobs(), backend="threading")(joblib.delayed(sheet)(int(c)) for c in largest)
-    return [path for paths in sheets for path in paths]
+    return [path for paths in parallel.in_threads(sheet, largest.tolist()) for path in paths]
 
 
 def draw_before_after(names: Sequence[str], path: Path, n_shown: int = 24) -> list[Path]:

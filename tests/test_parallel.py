@@ -1,0 +1,46 @@
+"""Results in order, a bounded number ahead, errors and an early end."""
+
+import threading
+import time
+
+import pytest
+
+import config
+from pipeline import parallel
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, 7])
+def test_results_come_in_order(n_jobs):
+    config.N_JOBS = n_jobs
+    delays = [0.02, 0, 0.01, 0, 0] * 4
+
+    def slow(i: int) -> int:
+        time.sleep(delays[i])
+        return i * i
+
+    assert list(parallel.in_threads(slow, range(20))) == [i * i for i in range(20)]
+
+
+def test_only_a_few_are_begun_ahead_of_the_reader():
+    config.N_JOBS = 2
+    begun = []
+    results = parallel.in_threads(begun.append, range(1000))
+    next(results)
+    results.close()
+    assert len(begun) < 20
+
+
+def test_an_error_ends_the_threads_and_is_raised():
+    config.N_JOBS = 2
+    before = threading.active_count()
+
+    def fails(i: int) -> int:
+        return 1 // (3 - i)
+
+    with pytest.raises(ZeroDivisionError):
+        list(parallel.in_threads(fails, range(1000)))
+    assert threading.active_count() == before
+
+
+def test_nothing_to_do():
+    assert list(parallel.in_threads(str, [])) == []
