@@ -102,11 +102,17 @@ def run_step(step: Step, overrides: list[str]) -> None:
         encoding="utf-8",
         errors="replace",
     )
+    interrupted = False
     with process:
-        for line in process.stdout:
-            print("  " + line.rstrip(), flush=True)
-            step.last_line = line.strip() or step.last_line
-    step.exit_code = process.returncode
+        while process.returncode is None:
+            try:
+                for line in process.stdout:
+                    print("  " + line.rstrip(), flush=True)
+                    step.last_line = line.strip() or step.last_line
+                process.wait()
+            except KeyboardInterrupt:  # the stage gets it too, and ends in its own time
+                interrupted = True
+    step.exit_code = 130 if interrupted else process.returncode
     step.seconds = time.perf_counter() - begin
 
 
@@ -209,4 +215,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("error: interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """The virtual environment .venv that run_all.py and run_tests.py make and enter. Standard library only."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -24,10 +25,10 @@ def enter(requirements: str) -> None:
         return
     if not works():
         create()
-    try:
-        sys.exit(subprocess.call([str(PYTHON), *sys.argv]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    process = subprocess.Popen([str(PYTHON), *sys.argv])
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):  # the program gets it too, and ends in its own time
+            sys.exit(process.wait())
 
 
 def works() -> bool:
