@@ -3,20 +3,24 @@
     python 02.feature_network_fine_tuning.py
     python 02.feature_network_fine_tuning.py --TRAIN_DATASET=bags --IMAGE_SIZE=160 --EPOCHS=30
 
-A classifier of the known models is trained on top of the network: first the head alone, then the layers from
-TRAIN_FROM_LAYER on, batch normalisation frozen. The features that clustering needs are those below the head. Some
-models are held out: they are never trained on, and each epoch is judged by how well K-means, told their number, finds
-them (ARI) and by how often an image's nearest neighbour shows its own model (recall at 1). The best epoch is kept;
-where none beats the starting network, that one is kept. A training that was killed goes on from its last epoch.
+A classifier of the known models is trained on top of the block HEAD_LAYER: first the head alone, then the layers from
+TRAIN_FROM_LAYER on, batch normalisation frozen (that of random weights is fitted to the images before). The features
+that clustering needs are read off that block or an earlier one: right below a classifier they are about the models it
+knows, a block or two earlier about what tells products apart. Some models are held out: they are never trained on;
+after each epoch they choose block and pooling, and judge the features by how well K-means, told their number, finds
+them (ARI), by how often an image's nearest neighbour shows its own model (recall at 1), and by how many of the nearest
+do (mean average precision at R). The best epoch is kept; where none beats the starting network, read off where that is
+best, the starting network is kept. A training that was killed goes on from its last epoch.
 
 References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
 normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016
-(doi:10.1109/CVPR.2016.308).
+(doi:10.1109/CVPR.2016.308). Features from below the layer that is trained: Bordes et al. 2022, "Guillotine
+regularization" (arXiv:2206.13378).
 
 Reads:  training_images/T/<class>/, data/T/training_images.json, mask/T/
 Writes: model/T/feature_network.h5, model/T/history.csv, model/T/classes.txt, model/T/feature_network.json
 Config: TRAIN_DATASET, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING,
-        COMPUTE_DTYPE, HEAD, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS,
+        COMPUTE_DTYPE, HEAD, HEAD_LAYER, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS,
         TRAIN_FROM_LAYER, LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, HELD_OUT_FRACTION, PATIENCE,
         RANDOM_SEED, REDO
 """
@@ -48,6 +52,7 @@ SETTINGS = [
     "POOLING",
     "COMPUTE_DTYPE",
     "HEAD",
+    "HEAD_LAYER",
     "TEMPERATURE",
     "LABEL_SMOOTHING",
     "AUGMENTATION",
@@ -63,12 +68,14 @@ SETTINGS = [
     "PATIENCE",
     "RANDOM_SEED",
 ]
-HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", "ari", "recall_at_1", "seconds"]
+PLACE = ("feature_layer", "pooling")  # where features are read off
+SCORES = ("ari", "recall_at_1", "map_at_r")
+HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", *SCORES, *PLACE, "seconds"]
+FITTED_IMAGES = 256  # images by which the normalisation of random weights is fitted
 MIN_CLASSES = 4  # two to tell apart in training and two to judge by
 HEAD_RATE = 10.0  # learning rate of the head, which starts from nothing, relative to the network's
 GRADIENT_NORM = 5.0  # longer gradients are shortened to this
-JUDGED_IMAGES = 2000  # held-out images at most, so that judging an epoch stays short beside training it
-CHOICE_IMAGES = 1000  # labelled images by which layer and pooling are chosen
+JUDGED_IMAGES = 1000  # at most, so that judging an epoch stays short beside training it
 PER_MODEL = 20  # images of a model at least, where it has them and only part of the images is taken
 CACHE_BYTES = 1_000_000_000  # decoded training images kept in memory; the others are decoded each time
 
@@ -128,7 +135,8 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     "ari" : mean Adjusted Rand Index of three K-means told the number of models, -0.5 to 1
     "recall_at_1" : share of images whose nearest neighbour (cosine) shows the same model, 0 to 1; images alone in their
         model are not asked
-    "score" : the mean of the two
+    "map_at_r" : `map_at_r`, 0 to 1
+    "score" : the mean of the three; K-means alone jumps with its starts
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
@@ -141,7 +149,8 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     n_models = len(np.unique(labels))
     found = [KMeans(n_models, n_init=10, random_state=seed).fit_predict(features) for seed in range(3)]
     ari = float(np.mean([adjusted_rand_score(labels, predicted) for predicted in found]))
-    return {"ari": ari, "recall_at_1": recall, "score": (ari + recall) / 2}
+    precision = map_at_r(features, labels)
+    return {"ari": ari, "recall_at_1": recall, "map_at_r": precision, "score": (ari + recall + precision) / 3}
 
 
 def map_at_r(features: np.ndarray, labels: np.ndarray) -> float:
@@ -343,33 +352,78 @@ def features_of(source: TrainingImages, indices: np.ndarray, compute) -> np.ndar
     return np.concatenate(found)
 
 
-def choose_layer(
-    trunk: "keras.Model", source: TrainingImages, indices: np.ndarray, labels: np.ndarray
-) -> tuple[str, str]:
-    """Layer and pooling whose features of the starting network tell the labelled models apart best.
-
-    Only those left open by FEATURE_LAYER = "auto" and POOLING = "auto" are compared.
-    """
-    tf = network.tensorflow()
-    layers = list(network.LAYERS) if config.FEATURE_LAYER == "auto" else [config.FEATURE_LAYER]
+def places_up_to(last: str) -> list[tuple[str, str]]:
+    """Where features can be read off: (layer, pooling), those left open by FEATURE_LAYER and POOLING, up to `last`."""
+    layers = network.LAYERS[: network.LAYERS.index(last) + 1]
+    layers = layers if config.FEATURE_LAYER == "auto" else [config.FEATURE_LAYER]
     poolings = ["average", "max", "gem"] if config.POOLING == "auto" else [config.POOLING]
-    if len(layers) == len(poolings) == 1:
-        return layers[0], poolings[0]
-    low, high = network.input_range(trunk)
-    maps = network.cut(trunk, layers)
+    return [(layer, pooling) for layer in layers for pooling in poolings]
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def compute(images_rgb):
-        outputs = maps(network.scaled(images_rgb, low, high), training=False)
-        outputs = outputs if len(layers) > 1 else [outputs]
-        return tf.concat([network.pooled(output, pooling) for output in outputs for pooling in poolings], axis=1)
 
-    every = features_of(source, indices, compute)
-    candidates = [(layer, pooling) for layer in layers for pooling in poolings]
-    ends = np.cumsum([network.n_features(trunk, layer) for layer, _ in candidates])
-    parts = np.split(every, ends[:-1], axis=1)
-    found = [map_at_r(part, labels) for part in parts]
-    return candidates[int(np.argmax(found))]
+class Reader:
+    """Reads the features of images off several places of a network at once.
+
+    trunk : InceptionV3; later changes of its weights are followed
+    places : pairs of layer and pooling
+    """
+
+    def __init__(self, trunk: "keras.Model", places: list[tuple[str, str]]):
+        tf = network.tensorflow()
+        self.places = places
+        layers = sorted({layer for layer, _ in places}, key=network.LAYERS.index)
+        low, high = network.input_range(trunk)
+        maps = network.cut(trunk, layers)
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def compute(images_rgb):
+            outputs = maps(network.scaled(images_rgb, low, high), training=False)
+            output_of = dict(zip(layers, outputs if len(layers) > 1 else [outputs], strict=True))
+            return tf.concat([network.pooled(output_of[layer], pooling) for layer, pooling in places], axis=1)
+
+        self.compute = compute
+        self.ends = np.cumsum([network.n_features(trunk, layer) for layer, _ in places])
+
+    def read(self, source: TrainingImages, indices: np.ndarray) -> list[np.ndarray]:
+        """Features of unchanged images at each place, float32 (len(indices), n_features of the place)."""
+        return np.split(features_of(source, indices, self.compute), self.ends[:-1], axis=1)
+
+
+def best_place(parts: list[np.ndarray], labels: np.ndarray) -> int:
+    """Index of the features that tell models apart best, by `map_at_r`; parts : arrays of (n_images, n_features)."""
+    return int(np.argmax([map_at_r(part, labels) for part in parts])) if len(parts) > 1 else 0
+
+
+def head_place(initial_weights: str) -> tuple[str, str]:
+    """Layer and pooling that the classifier is trained on, HEAD_LAYER = "auto" decided; not before FEATURE_LAYER."""
+    layer, pooling = ("mixed2", "max") if initial_weights == "random" else ("mixed7", "average")
+    layer = layer if config.HEAD_LAYER == "auto" else config.HEAD_LAYER
+    if config.FEATURE_LAYER != "auto":
+        layer = max(layer, config.FEATURE_LAYER, key=network.LAYERS.index)
+    return layer, pooling
+
+
+def fit_normalisation(trunk: "keras.Model", last: str, images_rgb: np.ndarray) -> None:
+    """Set mean and variance of each batch normalisation up to `last` to those of its input, block after block.
+
+    Random weights come with a mean of 0 and a variance of 1 that fit nothing, and signals fade from block to block;
+    frozen as they are, they keep a network from learning. After Mishkin & Matas 2016, "All you need is a good init"
+    (arXiv:1511.06422).
+
+    images_rgb : uint8 ndarray of shape (n, size, size, 3)
+    """
+    import keras
+
+    maps = network.cut(trunk, [last])
+    layers = [layer for layer in maps.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for low_high in ((0.0, 1.0), (-1.0, 1.0)):
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.momentum = 0.0
+        maps(network.scaled(images_rgb, *low_high), training=True)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        if network.input_range(trunk) == low_high:  # what stage 03 will read off these statistics
+            return
 
 
 def unfrozen(maps: "keras.Model", first: str) -> list:
@@ -417,7 +471,7 @@ class Training:
     """The network with its head and optimisers: everything that a checkpoint has to hold.
 
     trunk : InceptionV3, as `network.inception` gives it
-    layer, pooling : where the features are read off
+    layer, pooling : what the head takes
     n_classes : number of models trained on
     """
 
@@ -448,9 +502,8 @@ class Training:
         self.step_all = tf.function(
             lambda x, y: self.step(x, y, head_only=False), autograph=False, reduce_retracing=True
         )
-        self.features = tf.function(self.compute, autograph=False, reduce_retracing=True)
 
-    def compute(self, images_rgb):
+    def features(self, images_rgb):
         """uint8 RGB (n, size, size, 3) -> float32 features (n, n_features)."""
         return network.pooled(self.maps(network.scaled(images_rgb, self.low, self.high), training=False), self.pooling)
 
@@ -459,7 +512,7 @@ class Training:
         tf = network.tensorflow()
         trained = self.head if head_only else [*self.trained, *self.head]
         with tf.GradientTape() as tape:
-            features = self.compute(images_rgb)
+            features = self.features(images_rgb)
             if head_only:
                 features = tf.stop_gradient(features)
             logits = logits_of(features, self.head[0], self.head[1])
@@ -486,7 +539,7 @@ class Training:
 
     def variables(self) -> list:
         """All that changes in training, in a fixed order."""
-        return [*self.trained, *self.head, *(v for o in self.optimizers for v in o.variables)]
+        return [*self.maps.weights, *self.head, *(v for o in self.optimizers for v in o.variables)]
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------
@@ -509,8 +562,12 @@ def read_checkpoint(path: Path, origin: dict, training: Training) -> tuple[list[
             if config.REDO or state["made_from"] != files.fingerprint(origin):
                 return None
             values = [stored[f"value_{i}"] for i in range(len(training.variables()))]
-            best = [stored[f"best_{i}"] for i in range(len(training.trained))] if "best_0" in stored else []
-    except (OSError, ValueError, KeyError, EOFError):
+            best = [stored[f"best_{i}"] for i in range(len(training.maps.weights))] if "best_0" in stored else []
+            fits = {"history", "kept", "since_best"} <= state.keys()
+    except Exception:  # zipfile and NumPy's parser of the header may raise anything on damaged bytes
+        return None
+    pairs = [*zip(training.variables(), values, strict=True), *zip(training.maps.weights, best, strict=False)]
+    if not fits or any(variable.shape != value.shape for variable, value in pairs):
         return None
     for variable, value in zip(training.variables(), values, strict=True):
         variable.assign(value)
@@ -522,26 +579,30 @@ def read_checkpoint(path: Path, origin: dict, training: Training) -> tuple[list[
 
 def train(
     training: Training,
+    reader: Reader,
     source: TrainingImages,
     class_of: np.ndarray,
     held_out: np.ndarray,
-    start: dict[str, float],
+    start: dict,
     checkpoint: tuple[Path, dict],
-) -> tuple[list[np.ndarray], dict[str, float], list[dict]]:
+) -> tuple[list[np.ndarray], dict, list[dict]]:
     """Train both phases and judge each epoch on the held-out models.
+
+    reader : of the places where the trained network's features may be read off
+    start : "feature_layer", "pooling" and `judge` of the starting network
 
     Returns
     -------
-    best : weights of the best epoch, those of `training.trained`; empty where none beat the starting network
-    scores : `judge` of the best epoch, or `start`
+    best : weights of the best epoch, those of `training.maps`; empty where none beat the starting network
+    found : the same as `start`, of the best epoch; `start` itself where none beat it
     history : one dict of HISTORY for each epoch
     """
     trained_on = np.flatnonzero(~np.isin(class_of, held_out))
     labels = np.unique(class_of[trained_on], return_inverse=True)[1]
     judged = subset(class_of, held_out, JUDGED_IMAGES, config.RANDOM_SEED)
     n_batches = network.n_batches(len(trained_on), config.TRAIN_BATCH_SIZE)
-    best, state = read_checkpoint(*checkpoint, training) or ([], {"history": [], "scores": start, "since_best": 0})
-    history, scores, since_best = state["history"], state["scores"], state["since_best"]
+    best, state = read_checkpoint(*checkpoint, training) or ([], {"history": [], "kept": start, "since_best": 0})
+    history, kept, since_best = state["history"], state["kept"], state["since_best"]
     if history:
         print(f"goes on after epoch {len(history)}")
     n_epochs = config.HEAD_EPOCHS + config.EPOCHS
@@ -561,9 +622,13 @@ def train(
         order = epoch_order(labels, epoch, config.RANDOM_SEED)
         batches = training_batches(source, trained_on[order], labels[order], epoch)
         loss, accuracy = training.run_epoch(batches, rates, head_only)
-        found = start if head_only else judge(features_of(source, judged, training.features), class_of[judged])
-        if found["score"] > scores["score"]:
-            best, scores, since_best = [v.numpy() for v in training.trained], found, 0
+        found = start
+        if not head_only:
+            parts = reader.read(source, judged)
+            place = best_place(parts, class_of[judged])
+            found = dict(zip(PLACE, reader.places[place], strict=True)) | judge(parts[place], class_of[judged])
+        if found["score"] > kept["score"]:
+            best, kept, since_best = training.maps.get_weights(), found, 0
         elif not head_only:
             since_best += 1
         history.append(
@@ -573,8 +638,7 @@ def train(
                 "learning_rate": rates[-1],
                 "loss": loss,
                 "accuracy": accuracy,
-                "ari": found["ari"],
-                "recall_at_1": found["recall_at_1"],
+                **{key: found[key] for key in (*SCORES, *PLACE)},
                 "seconds": round(time.perf_counter() - begin, 2),
             }
         )
@@ -584,8 +648,14 @@ def train(
                 for key, value in history[-1].items()
             )
         )
-        write_checkpoint(*checkpoint, training, best, {"history": history, "scores": scores, "since_best": since_best})
-    return best, scores, history
+        write_checkpoint(*checkpoint, training, best, {"history": history, "kept": kept, "since_best": since_best})
+    return best, kept, history
+
+
+def described(found: dict) -> str:
+    """Place and scores in words."""
+    scores = "  ".join(f"{key} {found[key]:.3f}" for key in SCORES)
+    return f"{found['pooling']} of {found['feature_layer']}, {scores}"
 
 
 def masks_of(paths: list[str]) -> list[Path | None]:
@@ -601,8 +671,8 @@ def fine_tune(
 ) -> tuple["keras.Model", dict]:
     """Train, or not where that does not help.
 
-    Returns the InceptionV3 to save, and what its record says: initial_weights, feature_layer, pooling, start_scores,
-    scores, n_epochs, improved, held_out (classes), history.
+    Returns the InceptionV3 to save, and what its record says: initial_weights, image_size, feature_layer, pooling,
+    start_place, start_scores, scores, improved, n_epochs, held_out (classes), history.
     """
     held_out = split_models(class_of, config.HELD_OUT_FRACTION, config.RANDOM_SEED)
     trunk = network.inception(
@@ -611,24 +681,38 @@ def fine_tune(
     initial_weights = network.initialise(trunk)
     if initial_weights == "random":
         print(f"warning: {network.RANDOM_WARNING}", file=sys.stderr)
-    seen = subset(class_of, np.unique(class_of), CHOICE_IMAGES, config.RANDOM_SEED)
-    layer, pooling = choose_layer(trunk, source, seen, class_of[seen])
-    training = Training(trunk, layer, pooling, len(np.unique(class_of)) - len(held_out))
+    seen = subset(class_of, np.unique(class_of), JUDGED_IMAGES, config.RANDOM_SEED)
     judged = subset(class_of, held_out, JUDGED_IMAGES, config.RANDOM_SEED)
-    start = judge(features_of(source, judged, training.features), class_of[judged])
-    start_weights = [v.numpy() for v in training.trained]
-    print(f"features: {pooling} of {layer}; initial weights: {initial_weights}; {len(held_out)} models held out")
-    print(f"start: ari {start['ari']:.3f}  recall_at_1 {start['recall_at_1']:.3f}")
-    best, scores, history = train(training, source, class_of, held_out, start, checkpoint)
-    for variable, value in zip(training.trained, best or start_weights, strict=True):
-        variable.assign(value)
+    every = Reader(trunk, places_up_to("mixed10"))
+    place = best_place(every.read(source, seen), class_of[seen]) if len(every.places) > 1 else 0
+    start_scores = judge(every.read(source, judged)[place], class_of[judged])
+    start = dict(zip(PLACE, every.places[place], strict=True)) | start_scores
+    start_weights = trunk.get_weights()
+    layer, pooling = head_place(initial_weights)
+    if initial_weights == "random":
+        fitted = np.random.default_rng([config.RANDOM_SEED, 6]).permutation(seen)[:FITTED_IMAGES]
+        fit_normalisation(trunk, layer, np.stack([source.read(int(i))[0] for i in fitted]))
+    training = Training(trunk, layer, pooling, len(np.unique(class_of)) - len(held_out))
+    if config.EPOCHS and not training.trained:
+        raise settings.UserError(
+            f'TRAIN_FROM_LAYER = "{config.TRAIN_FROM_LAYER}" leaves nothing to train below the head on {layer}: '
+            "set an earlier block, or a later HEAD_LAYER"
+        )
+    print(f"initial weights: {initial_weights}; head on {pooling} of {layer}; {len(held_out)} models held out")
+    print(f"start: {described(start)}")
+    reader = Reader(trunk, places_up_to(layer))
+    best, kept, history = train(training, reader, source, class_of, held_out, start, checkpoint)
+    if best:
+        training.maps.set_weights(best)
+    else:
+        trunk.set_weights(start_weights)
     about = {
         "initial_weights": initial_weights,
         "image_size": config.IMAGE_SIZE,
-        "feature_layer": layer,
-        "pooling": pooling,
-        "start_scores": start,
-        "scores": scores,
+        **{key: kept[key] for key in PLACE},
+        "start_place": {key: start[key] for key in PLACE},
+        "start_scores": start_scores,
+        "scores": {key: kept[key] for key in start_scores},
         "improved": bool(best),
         "n_epochs": len(history),
     }
@@ -661,9 +745,7 @@ def main() -> None:
     trunk, about = fine_tune(source, class_of, (checkpoint_path, origin))
     held_out, history = about.pop("held_out"), about.pop("history")
     if about["improved"]:
-        print(
-            f"kept: the best epoch, ari {about['scores']['ari']:.3f}  recall_at_1 {about['scores']['recall_at_1']:.3f}"
-        )
+        print(f"kept: the best epoch, {described(about | about['scores'])}")
     else:
         print("kept: the starting network, since training did not make it better on the held-out models")
     with files.whole(outputs[0]) as temporary:

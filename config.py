@@ -46,6 +46,7 @@ COMPUTE_DTYPE = "auto"  # "float32", "bfloat16"; "auto": bfloat16 where the proc
 
 # ---- 02.feature_network_fine_tuning --------------------------------------------------------------
 HEAD = "cosine"  # classifier trained on top: "cosine" (normalised features and weights), "softmax" (plain)
+HEAD_LAYER = "auto"  # block below the classifier, "mixed0" to "mixed10"; features come from it or an earlier one
 TEMPERATURE = 0.05  # of the cosine head, above 0 to 1; smaller = sharper
 LABEL_SMOOTHING = 0.1  # 0 to 0.5: share of the target spread over the other models
 AUGMENTATION = 1.0  # strength of the changes made to training images, 0 (none) to 2; 1 = like sellers' edits

@@ -1,8 +1,8 @@
 """Stage 03's way of computing features against plain `model.predict` in float32, on the same images and network.
 
 Prints images per second of both, their ratio, what the input pipeline costs, how far the features are apart, the memory
-that each takes, and the seconds of the whole stage cold, warm (nothing changed) and with 1 % new images. The two sides
-take turns in one process; the ratio is given with its range over the rounds.
+that each takes as a program of its own, and the seconds of the whole stage cold, warm (nothing changed) and with 1 %
+new images. The two sides take turns in one process; the ratio is given with its range over the rounds.
 
     python make_sample_images.py
     python 01.img_preprocess.py --DATASET=sample
@@ -10,7 +10,6 @@ take turns in one process; the ratio is given with its range over the rounds.
 """
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -34,22 +33,16 @@ def spread(values: list[float]) -> str:
     return f"{np.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def peak_megabytes() -> float:
-    """Most memory that this process has held so far (kilobytes on Linux, bytes on macOS)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def compare(paths: list[Path], rounds: int) -> None:
     """Print both sides' throughput: files to features, and decoded images to features."""
     import keras
 
     stage = load_stage("03.feature_extraction.py")
     tf = network.tensorflow()
-    config.PRETRAINED_WEIGHTS, layer, pooling = "random", "mixed10", "average"
+    config.PRETRAINED_WEIGHTS = "random"
     trunk = network.inception(config.IMAGE_SIZE)
-    batch_size, low_high = config.EXTRACTION_BATCH_SIZE, network.input_range(trunk)
-    compute = network.feature_function(trunk, layer, pooling, False, network.compute_dtype())
+    batch_size, low_high, mirror = config.EXTRACTION_BATCH_SIZE, network.input_range(trunk), config.MIRROR_AVERAGE
+    compute = network.feature_function(trunk, "mixed10", "average", mirror, network.compute_dtype())
     plain = keras.Model(trunk.input, keras.layers.GlobalAveragePooling2D()(trunk.output))
     decoded = np.concatenate([images_rgb for images_rgb, _ in stage.batches(paths, batch_size)])
     inputs = np.asarray(network.scaled(decoded, *low_high))
@@ -61,10 +54,22 @@ def compare(paths: list[Path], rounds: int) -> None:
         batches = tf.data.Dataset.from_tensor_slices(decoded).batch(batch_size).prefetch(2)
         return np.concatenate([np.asarray(compute(images_rgb)) for images_rgb in batches])
 
-    def predict() -> np.ndarray:
-        return plain.predict(inputs, batch_size=batch_size, verbose=0)
+    def predict(inputs: np.ndarray = inputs) -> np.ndarray:
+        found = plain.predict(inputs, batch_size=batch_size, verbose=0)
+        if mirror:
+            found = (found + plain.predict(inputs[:, :, ::-1], batch_size=batch_size, verbose=0)) / 2
+        return found
 
-    sides = {"ours, from files": ours, "ours, from decoded images": ours_decoded, "model.predict, decoded": predict}
+    def predict_files() -> np.ndarray:
+        read = np.stack([stage.load_image(path)[0] for path in paths])
+        return predict(np.asarray(network.scaled(read, *low_high)))
+
+    sides = {
+        "ours, from files": ours,
+        "ours, from decoded images": ours_decoded,
+        "model.predict, from files": predict_files,
+        "model.predict, from decoded": predict,
+    }
     features = {name: network.normalised(side()) for name, side in sides.items()}  # also the warm-up
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
@@ -72,21 +77,47 @@ def compare(paths: list[Path], rounds: int) -> None:
             begin = time.perf_counter()
             side()
             seconds[name].append(time.perf_counter() - begin)
-    print(f"{len(paths)} images at {config.IMAGE_SIZE} px, {layer}, {network.compute_dtype()}, {rounds} rounds")
+    both = "mirror average" if mirror else "no mirror average"
+    print(f"{len(paths)} images, {config.IMAGE_SIZE} px, mixed10, {network.compute_dtype()}, {both}, {rounds} rounds")
     for name in sides:
         print(f"  {name:28} {spread([len(paths) / s for s in seconds[name]])} images/s")
-    files_s, decoded_s, predict_s = (np.array(values) for values in seconds.values())
-    print(f"  ratio, from decoded images: {spread(list(predict_s / decoded_s))}")
-    print(f"  ratio, from files: {spread(list(predict_s / files_s))}")
-    print(f"  input pipeline: {spread(list(100 * (files_s / decoded_s - 1)))} % of the time")
-    cosines = (features["ours, from decoded images"] * features["model.predict, decoded"]).sum(axis=1)
-    print(f"  cosine to float32: least {cosines.min():.5f}, mean {cosines.mean():.5f}")
-    held = (decoded.nbytes + inputs.nbytes) / 1e6
-    print(f"  memory: {peak_megabytes():.0f} MB at most, {held:.0f} MB of it the images decoded for the comparison")
+    files_s, decoded_s, predict_files_s, predict_s = (np.array(values) for values in seconds.values())
+    print(f"  ratio, both from decoded images: {spread(list(predict_s / decoded_s))}")
+    print(f"  ratio, both from files: {spread(list(predict_files_s / files_s))}")
+    print(f"  input pipeline: {spread(list(100 * (files_s / decoded_s - 1)))} % on top of computing")
+    cosines = (features["ours, from decoded images"] * features["model.predict, from decoded"]).sum(axis=1)
+    print(f"  cosine to float32: least {cosines.min():.5f}, mean {cosines.mean():.5f}", flush=True)
+
+
+def plain_alone(paths: list[Path]) -> None:
+    """`model.predict` in float32 on all images, decoded first: what its memory is measured on."""
+    import keras
+
+    stage = load_stage("03.feature_extraction.py")
+    config.PRETRAINED_WEIGHTS = "random"
+    trunk = network.inception(config.IMAGE_SIZE)
+    plain = keras.Model(trunk.input, keras.layers.GlobalAveragePooling2D()(trunk.output))
+    read = np.stack([stage.load_image(path)[0] for path in paths])
+    inputs = np.asarray(network.scaled(read, *network.input_range(trunk)))
+    plain.predict(inputs, batch_size=config.EXTRACTION_BATCH_SIZE, verbose=0)
+
+
+def measured(command: list[str], root: str) -> tuple[float, float, str]:
+    """Run a command; its seconds, its peak memory in MB, and the last line that it printed."""
+    begin = time.perf_counter()
+    environment = {**os.environ, "IMAGE_CLUSTER_ROOT": root}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise settings.UserError(f"{command[1]} ended with {process.returncode}")
+    peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # kilobytes on Linux, bytes on macOS
+    return time.perf_counter() - begin, peak, (said.splitlines() or [""])[-1]
 
 
 def whole_stage(paths: list[Path], overrides: list[str]) -> None:
-    """Print the seconds of 03.feature_extraction.py as a program: cold, warm, with 1 % new images."""
+    """Print seconds and memory of 03.feature_extraction.py as a program: cold, warm, with 1 % new images."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "img", "benchmark")
         folder.mkdir(parents=True)
@@ -94,31 +125,38 @@ def whole_stage(paths: list[Path], overrides: list[str]) -> None:
         for path in paths[n_new:]:
             shutil.copyfile(path, folder / path.name)
         command = [sys.executable, str(PROJECT / "03.feature_extraction.py"), "--DATASET=benchmark"]
-        command += ["--FEATURE_NETWORK=pretrained", "--PRETRAINED_WEIGHTS=random", *overrides]
+        command += [
+            "--FEATURE_NETWORK=pretrained",
+            "--PRETRAINED_WEIGHTS=random",
+            "--FEATURE_LAYER=mixed10",
+            *overrides,
+        ]
 
-        def run(what: str) -> None:
-            begin = time.perf_counter()
-            done = subprocess.run(
-                command, env={**os.environ, "IMAGE_CLUSTER_ROOT": root}, capture_output=True, text=True, check=True
-            )
-            print(f"  stage 03, {what:18} {time.perf_counter() - begin:6.2f} s   {done.stdout.splitlines()[-1]}")
+        def run(what: str, command: list[str]) -> None:
+            seconds, peak, said = measured(command, root)
+            print(f"  {what:32} {seconds:6.2f} s {peak:6.0f} MB   {said}", flush=True)
 
-        run("cold")
-        run("warm")
+        run("stage 03, cold", command)
+        run("stage 03, warm", command)
         for path in paths[:n_new]:
             shutil.copyfile(path, folder / path.name)
-        run(f"{n_new} new")
+        run(f"stage 03, {n_new} new", command)
+        run("model.predict, a program", [sys.executable, __file__, "benchmark", "--plain=1", *overrides])
 
 
 def main() -> None:
     """Run both comparisons."""
-    own = {a.split("=")[0]: int(a.split("=")[1]) for a in sys.argv[1:] if a.startswith(("--n_images=", "--rounds="))}
+    ours = ("--n_images=", "--rounds=", "--plain=")
+    own = {a.split("=")[0]: int(a.split("=")[1]) for a in sys.argv[1:] if a.startswith(ours)}
     names = [a for a in sys.argv[1:] if not a.startswith("--")]
     overrides = [a for a in sys.argv[1:] if a.startswith("--") and a.split("=")[0] not in own]
     settings.apply_overrides(overrides)
     folder = files.img_dir(names[0] if names else "sample")
     found = files.images_of(folder, "run 01.img_preprocess.py first")
     paths = [folder / name for name in found][: own.get("--n_images", 512)]
+    if own.get("--plain"):
+        plain_alone(paths)
+        return
     compare(paths, own.get("--rounds", 5))
     whole_stage(paths, overrides)
 

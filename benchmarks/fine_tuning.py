@@ -1,16 +1,21 @@
 """What fine-tuning gains on models never seen: the starting network, both heads, and training from scratch.
 
-Trains on one data set and scores another that shares no model with it, for several seeds; prints mean and range of
-ARI and recall at 1. ARI is that of K-means told the true number of models. Both data sets must have been through
-stages 00 and 01, and the first through make_training_image_folders.py. Each training is a run of stages 02 and 03 in a
-folder of its own.
+Trains on one data set and scores another that shares no model with it, for several seeds; prints a row for each network
+with mean and range of ARI, recall at 1 and mean average precision at R. ARI is that of K-means told the true number of
+models, and besides that of stage 04 with the number of clusters that it predicts. The seed also decides which models
+are held out in training. The starting network is read off the layer and with the pooling that are best for it on all
+training images; "without labels" is what stage 03 takes where there are none. Both data sets must have been through
+stages 00 and 01, and the first through make_training_image_folders.py. Each training is a run of stage 02 in a folder
+of its own.
 
     python benchmarks/fine_tuning.py sample_train sample --seeds=3
-    python benchmarks/fine_tuning.py catalogue_train catalogue_test --PRETRAINED_WEIGHTS=start.h5 --EPOCHS=5
+    python benchmarks/fine_tuning.py catalogue_train catalogue_test --PRETRAINED_WEIGHTS=start.h5 --EPOCHS=6
+    python benchmarks/fine_tuning.py catalogue_train catalogue_test --ways=plain,scratch --seeds=1 --EPOCHS=6
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,13 +28,14 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from conftest import load_stage  # noqa: E402
 
-from pipeline import files, settings  # noqa: E402
+from pipeline import files, network, settings  # noqa: E402
 
 WAYS = {
-    "cosine softmax": ["--HEAD=cosine"],
-    "plain softmax": ["--HEAD=softmax"],
-    "from scratch, cosine": ["--HEAD=cosine", "--PRETRAINED_WEIGHTS=random"],
+    "cosine": ["--HEAD=cosine"],
+    "plain": ["--HEAD=softmax"],
+    "scratch": ["--HEAD=cosine", "--PRETRAINED_WEIGHTS=random"],
 }
+SCORES = ("ari", "recall_at_1", "map_at_r", "ari of stage 04", "clusters of stage 04")
 
 
 def run_stage(root: Path, stage: str, arguments: list[str]) -> None:
@@ -40,60 +46,92 @@ def run_stage(root: Path, stage: str, arguments: list[str]) -> None:
         raise settings.UserError(f"{stage} ended with {done.returncode}: {done.stderr[-500:]}")
 
 
-def score(root: Path, dataset: str) -> dict[str, float]:
-    """`judge` of stage 02 on the features of `dataset` that lie below `root`."""
-    features = np.load(root / "data" / dataset / "features.npy")
-    names = (root / "data" / dataset / "img_paths.txt").read_text(encoding="utf-8").splitlines()
+def features_scored(root: Path, dataset: str, arguments: list[str]) -> dict[str, float]:
+    """Extract the features of `dataset` below `root`, cluster them, and score both: SCORES."""
+    from sklearn.metrics import adjusted_rand_score
+
+    run_stage(root, "03.feature_extraction.py", arguments)
+    run_stage(root, "04.clustering_som.py", [f"--DATASET={dataset}"])
+    folder = root / "data" / dataset
+    names = (folder / "img_paths.txt").read_text(encoding="utf-8").splitlines()
     rows = files.read_csv(files.data_dir(dataset) / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
     label_of = {row["image"]: row["label"] for row in rows}
     labelled = [i for i, name in enumerate(names) if label_of.get(name)]
     labels = np.unique([label_of[names[i]] for i in labelled], return_inverse=True)[1]
-    return load_stage("02.feature_network_fine_tuning.py").judge(features[labelled], labels)
+    found = load_stage("02.feature_network_fine_tuning.py").judge(np.load(folder / "features.npy")[labelled], labels)
+    clusters = np.load(folder / "labels_pred.npy")[labelled]
+    found["ari of stage 04"] = float(adjusted_rand_score(labels, clusters))
+    found["clusters of stage 04"] = float(len(np.unique(clusters)))
+    return found
 
 
-def one_training(train: str, test: str, arguments: list[str]) -> dict[str, dict]:
-    """Train once; returns the scores on `test` of the starting network, at the same layer, and of the chosen one."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for name in ("img", "mask", "training_images"):
-            if (files.root() / name).exists():
-                (root / name).symlink_to(files.root() / name)
-        (root / "data").mkdir()
-        (root / "data" / train).mkdir()
-        placed = files.data_dir(train) / "training_images.json"
-        if placed.exists():
-            (root / "data" / train / placed.name).write_bytes(placed.read_bytes())
-        both = [f"--TRAIN_DATASET={train}", f"--DATASET={test}", *arguments]
-        run_stage(root, "02.feature_network_fine_tuning.py", both)
-        record = json.loads((root / "model" / train / "feature_network.json").read_text(encoding="utf-8"))
-        layer = [f"--FEATURE_LAYER={record['feature_layer']}", f"--POOLING={record['pooling']}"]
-        scores = {}
-        for network, name in (("pretrained", "start"), ("fine-tuned", "chosen")):
-            run_stage(root, "03.feature_extraction.py", [*both, *layer, f"--FEATURE_NETWORK={network}"])
-            scores[name] = score(root, test)
-        return scores
+def trained(root: Path, train: str, test: str, arguments: list[str]) -> dict:
+    """Run stage 02 below `root`, on hard links to the images of the project's folder; its record."""
+    for folder in (files.training_images_dir(train), files.mask_dir(train), files.img_dir(test)):
+        if folder.exists():
+            shutil.copytree(folder, root / folder.relative_to(files.root()), copy_function=linked)
+    placed = files.data_dir(train) / "training_images.json"
+    (root / "data" / train).mkdir(parents=True)
+    if placed.exists():
+        (root / "data" / train / placed.name).write_bytes(placed.read_bytes())
+    run_stage(root, "02.feature_network_fine_tuning.py", arguments)
+    return json.loads((root / "model" / train / "feature_network.json").read_text(encoding="utf-8"))
+
+
+def linked(source: str, target: str) -> None:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def shown(values: list[float]) -> str:
-    """Mean with range."""
-    return f"{np.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+    """Mean with range, where there are several different ones."""
+    digits = 0 if min(values) >= 2 else 3
+    mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low}-{high})"
 
 
 def main() -> None:
-    """Print a table with a row for each way of training, and one for the network each starts from."""
+    """Print a table: for each way of training the networks that it starts from and those that it chose."""
+    own = {a.split("=")[0]: a.split("=")[1] for a in sys.argv[1:] if a.startswith(("--seeds=", "--ways="))}
     data_sets = [a for a in sys.argv[1:] if not a.startswith("--")]
     train, test = data_sets if len(data_sets) == 2 else ("sample_train", "sample")
-    n_seeds = next((int(a.partition("=")[2]) for a in sys.argv if a.startswith("--seeds=")), 3)
-    overrides = [a for a in sys.argv[1:] if a.startswith("--") and not a.startswith("--seeds=")]
-    print(f"trained on {train}, scored on {test}, {n_seeds} seeds, {' '.join(overrides)}")
-    print("| network | ARI, K-means told K | recall at 1 | ARI above start |\n|---|---|---|---|")
-    for way, arguments in WAYS.items():
-        found = [one_training(train, test, [*overrides, *arguments, f"--RANDOM_SEED={s}"]) for s in range(n_seeds)]
-        gains = [f["chosen"]["ari"] - f["start"]["ari"] for f in found]
-        for name, gain in (("start", ""), ("chosen", shown(gains))):
-            ari, recall = ([f[name][key] for f in found] for key in ("ari", "recall_at_1"))
-            print(f"| {way}: {name} | {shown(ari)} | {shown(recall)} | {gain} |", flush=True)
+    overrides = [a for a in sys.argv[1:] if a.startswith("--") and a.split("=")[0] not in own]
+    seeds = range(int(own.get("--seeds", 3)))
+    print(f"trained on {train}, scored on {test}, {len(seeds)} seeds, {' '.join(overrides)}")
+    print(f"| network | read off | {' | '.join(SCORES)} |\n|---|---|{'---|' * len(SCORES)}")
+    starts: dict[tuple[str, ...], dict] = {}  # scores of starting networks: the same for both heads
+    for way in own.get("--ways", ",".join(WAYS)).split(","):
+        found: dict[str, list[tuple[str, dict]]] = {}
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = [f"--TRAIN_DATASET={train}", *overrides, *WAYS[way], f"--RANDOM_SEED={seed}"]
+                record = trained(Path(folder), train, test, arguments)
+                arguments = [*arguments, f"--DATASET={test}"]
+                chosen = features_scored(Path(folder), test, arguments)
+                found.setdefault(f"{way}: chosen", []).append(
+                    (f"{record['pooling']} of {record['feature_layer']}", chosen)
+                )
+                place, without = record["start_place"], network.default_layer(record["initial_weights"])
+                for name, layer, pooling in (
+                    ("start", place["feature_layer"], place["pooling"]),
+                    ("start, without labels", *without),
+                ):
+                    key = (layer, pooling, str(seed) if record["initial_weights"] == "random" else "")
+                    if key not in starts:
+                        read = ["--FEATURE_NETWORK=pretrained", f"--FEATURE_LAYER={layer}", f"--POOLING={pooling}"]
+                        starts[key] = features_scored(Path(folder), test, [*arguments, *read])
+                    found.setdefault(f"{way}: {name}", []).append((f"{pooling} of {layer}", starts[key]))
+        for name in sorted(found, reverse=True):
+            places, scores = zip(*found[name], strict=True)
+            values = " | ".join(shown([score[key] for score in scores]) for key in SCORES)
+            print(f"| {name} | {', '.join(dict.fromkeys(places))} | {values} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except settings.UserError as error:
+        sys.exit(f"error: {error}")

@@ -150,10 +150,10 @@ def tensorflow() -> ModuleType:
     return tf
 
 
-def has_fast_bfloat16() -> bool:
+def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor multiplies in bfloat16 natively (AVX512-BF16 or AMX, as Linux lists it) or a GPU does."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        flags = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:
         flags = ""
     if "avx512_bf16" in flags or "amx_bf16" in flags:

@@ -135,6 +135,7 @@ VALID: dict[str, Checker] = {
     "COMPUTE_DTYPE": one_of("auto", "float32", "bfloat16"),
     # 02.feature_network_fine_tuning
     "HEAD": one_of("cosine", "softmax"),
+    "HEAD_LAYER": one_of("auto", *(f"mixed{i}" for i in range(11))),
     "TEMPERATURE": number(0, 1, above=True),
     "LABEL_SMOOTHING": number(0, 0.5),
     "AUGMENTATION": number(0, 2),

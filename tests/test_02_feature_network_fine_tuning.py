@@ -50,7 +50,7 @@ CORNERS = np.float32([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0.1, 1, 0], [0, 0, 1],
 
 def test_judge_of_three_models_well_apart_is_one():
     found = stage.judge(CORNERS, np.array([0, 0, 1, 1, 2, 2]))
-    assert found == {"ari": 1.0, "recall_at_1": 1.0, "score": 1.0}
+    assert found == {"ari": 1.0, "recall_at_1": 1.0, "map_at_r": 1.0, "score": 1.0}
 
 
 def test_judge_when_every_neighbour_is_of_another_model():
@@ -157,6 +157,51 @@ def test_batch_normalisation_is_never_trained():
     assert stage.unfrozen(maps, "mixed2") == []
 
 
+def test_the_head_sits_where_the_weights_are_good_and_not_before_the_features(root):
+    assert stage.head_place("imagenet") == ("mixed7", "average")
+    assert stage.head_place("random") == ("mixed2", "max")
+    config.FEATURE_LAYER = "mixed9"
+    assert stage.head_place("imagenet") == ("mixed9", "average")
+    config.FEATURE_LAYER, config.HEAD_LAYER = "mixed1", "mixed4"
+    assert stage.head_place("imagenet") == ("mixed4", "average")
+
+
+def test_features_are_read_off_the_blocks_and_poolings_left_open(root):
+    assert len(stage.places_up_to("mixed2")) == 9
+    config.FEATURE_LAYER = "mixed1"
+    assert stage.places_up_to("mixed2") == [("mixed1", "average"), ("mixed1", "max"), ("mixed1", "gem")]
+    config.POOLING = "gem"
+    assert stage.places_up_to("mixed10") == [("mixed1", "gem")]
+
+
+def test_the_best_place_is_where_neighbours_show_the_same_model():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    apart, mixed = CORNERS, CORNERS[[0, 2, 4, 1, 3, 5]]
+    assert stage.best_place([mixed, apart], labels) == 1 and stage.best_place([apart, mixed], labels) == 0
+    assert stage.best_place([mixed], labels) == 0
+
+
+@pytest.mark.parametrize("ground", [255, 0])
+def test_fitted_normalisation_has_mean_zero_and_variance_one(ground):
+    """Up to the block asked for; and stage 03 reads off it the range that it was fitted with, dark images too."""
+    rng = np.random.default_rng(0)
+    drawn = np.full((32, 75, 75, 3), ground, np.uint8)
+    for image_rgb in drawn:
+        cv2.circle(image_rgb, (37, 37), int(rng.integers(10, 35)), rng.integers(0, 255, 3).tolist(), -1)
+    trunk = network.inception(75)
+    stage.fit_normalisation(trunk, "mixed0", drawn)
+    low, high = network.input_range(trunk)
+    assert (low, high) == ((0, 1) if ground else (-1, 1))
+    last = trunk.get_layer("mixed0").input[0]._keras_history.operation.input  # before the ReLU
+    import keras
+
+    values = np.asarray(keras.Model(trunk.input, last)(network.scaled(drawn, low, high), training=False))
+    assert np.abs(values.mean(axis=(0, 1, 2))).max() < 0.05
+    assert 0.5 < np.median(values.std(axis=(0, 1, 2))) < 1.1
+    untouched = [layer for layer in trunk.layers if isinstance(layer, keras.layers.BatchNormalization)][-1]
+    assert (untouched.moving_variance.numpy() == 1).all()
+
+
 def test_cosine_head_compares_directions_alone():
     config.HEAD, config.TEMPERATURE = "cosine", 0.1
     weights = np.float32([[2, 0], [0, 5]])  # (n_features, n_classes)
@@ -204,7 +249,7 @@ def test_everything_is_written_and_a_second_run_changes_nothing(t, capsys):
     assert record["initial_weights"] == "random"
     assert (record["image_size"], record["feature_layer"], record["pooling"]) == (75, "mixed0", "average")
     assert record["n_epochs"] == 3 and len(record["held_out_models"]) == 2
-    assert set(record["start_scores"]) == set(record["scores"]) == {"ari", "recall_at_1", "score"}
+    assert set(record["start_scores"]) == set(record["scores"]) == {*stage.SCORES, "score"}
     assert record["scores"]["score"] >= record["start_scores"]["score"]
     classes = files.read_lines(t / "classes.txt", "02")
     assert sorted([*classes, *record["held_out_models"]]) == [f"model{i}" for i in range(4)]
@@ -220,7 +265,7 @@ def test_a_killed_training_goes_on_with_the_same_result(t, capsys, monkeypatch):
     # each epoch counts as better than the one before, so that the weights compared are trained ones
     trained_for = iter([])
     monkeypatch.setattr(
-        stage, "judge", lambda features, labels: dict.fromkeys(("ari", "recall_at_1", "score"), next(trained_for))
+        stage, "judge", lambda features, labels: dict.fromkeys((*stage.SCORES, "score"), next(trained_for))
     )
     trained_for = iter([0.0, 0.1, 0.2])
     stage.main()
@@ -248,17 +293,24 @@ def test_a_killed_training_goes_on_with_the_same_result(t, capsys, monkeypatch):
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(uninterrupted, resumed, strict=True))
 
 
-def test_a_training_that_does_harm_keeps_the_starting_network(t, capsys):
-    config.LEARNING_RATE, config.EPOCHS = 1.0, 1
+def test_a_training_that_does_harm_keeps_the_starting_network(t, capsys, monkeypatch):
+    """Every epoch is judged worse than the start: its weights are saved, the normalisation's among them."""
     start = network.inception(75).get_weights()
+    judged = iter([0.5, 0.49, 0.3])
+    monkeypatch.setattr(stage, "judge", lambda features, labels: dict.fromkeys((*stage.SCORES, "score"), next(judged)))
     stage.main()
     record = files.read_json(t / "feature_network.json", "02")
-    if record["improved"]:
-        assert record["scores"]["score"] > record["start_scores"]["score"]
-    else:
-        assert "kept: the starting network" in capsys.readouterr().out
-        assert record["scores"] == record["start_scores"]
-        assert all((a == b).all() for a, b in zip(start, saved_weights(t), strict=True))
+    assert "kept: the starting network" in capsys.readouterr().out
+    assert not record["improved"] and record["n_epochs"] == 3
+    assert record["scores"] == record["start_scores"] and record["scores"]["score"] == 0.5
+    assert all((a == b).all() for a, b in zip(start, saved_weights(t), strict=True))
+
+
+def test_a_learning_rate_that_ruins_the_network_is_never_worse(t):
+    config.LEARNING_RATE, config.EPOCHS = 1.0, 1
+    stage.main()
+    record = files.read_json(t / "feature_network.json", "02")
+    assert record["scores"]["score"] > record["start_scores"]["score"] or not record["improved"]
 
 
 def test_a_failed_training_leaves_the_old_network(t, monkeypatch):
@@ -281,6 +333,12 @@ def test_layer_and_pooling_are_chosen_where_they_are_left_open(t):
     stage.main()
     record = files.read_json(t / "feature_network.json", "02")
     assert record["feature_layer"] in network.LAYERS and record["pooling"] in ("average", "max", "gem")
+
+
+def test_nothing_left_to_train_is_an_error(t):
+    config.TRAIN_FROM_LAYER = "mixed9"
+    with pytest.raises(settings.UserError, match="leaves nothing to train below the head on mixed2"):
+        stage.main()
 
 
 def test_a_damaged_training_image_is_named(t):

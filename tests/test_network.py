@@ -124,6 +124,16 @@ def test_bfloat16_features_are_within_cosine_0_999(lively, photographs):
     assert (one * other).sum(axis=1).min() > 0.999
 
 
+@pytest.mark.parametrize(("flags", "fast"), [("fpu avx2 avx512f", False), ("fpu avx512f avx512_bf16", True)])
+def test_auto_computes_in_bfloat16_only_where_the_processor_has_it(tmp_path, flags, fast):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n", encoding="ascii")
+    if not fast and network.tensorflow().config.list_physical_devices("GPU"):
+        pytest.skip("a GPU may be fast at bfloat16 where the processor is not")
+    assert network.has_fast_bfloat16(tmp_path / "cpuinfo") is fast
+    assert config.COMPUTE_DTYPE == "auto"
+    assert network.compute_dtype() == ("bfloat16" if network.has_fast_bfloat16() else "float32")
+
+
 def test_mirror_average_does_not_tell_an_image_from_its_mirror_image(lively, photographs):
     compute = network.feature_function(lively, "mixed1", "average", True, "float32")
     assert np.allclose(compute(photographs), compute(photographs[:, :, ::-1]), rtol=1e-4, atol=1e-5)
@@ -182,6 +192,18 @@ def test_weights_that_are_no_hdf5_or_do_not_fit_are_refused(tmp_path):
         handle["layers/dense/vars/0"] = np.zeros(3)
     with pytest.raises(settings.UserError, match="does not fit"):
         network.load_weights(network.inception(75), tmp_path / "other.h5")
+
+
+def test_weights_of_another_shape_are_refused(lively, tmp_path):
+    lively.save(tmp_path / "network.h5", include_optimizer=False)
+    with h5py.File(tmp_path / "network.h5", "r+") as handle:
+        kernels: list[str] = []
+        handle.visititems(lambda name, item: kernels.append(name) if name.endswith("kernel") else None)
+        shape = handle[kernels[0]].shape
+        del handle[kernels[0]]
+        handle[kernels[0]] = np.zeros((*shape[:3], shape[3] + 1), np.float32)
+    with pytest.raises(settings.UserError, match="does not fit InceptionV3"):
+        network.load_weights(network.inception(75), tmp_path / "network.h5")
 
 
 def test_weights_that_reach_outside_or_hold_objects_are_refused(tmp_path):
