@@ -287,6 +287,7 @@ def silhouette(features: np.ndarray, clusters: list[str], max_images: int, seed:
     features : floating ndarray of shape (n_images, n_features). None where it is not defined: one cluster, or as many
     clusters as images. Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7.
     """
+    from sklearn import config_context
     from sklearn.metrics import silhouette_score
 
     chosen = np.arange(len(clusters))
@@ -297,7 +298,9 @@ def silhouette(features: np.ndarray, clusters: list[str], max_images: int, seed:
         return None
     values = np.asarray(features[chosen], dtype=np.float32)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return float(silhouette_score(values / np.where(norms > 0, norms, 1), labels, metric="cosine"))
+    values /= np.where(norms > 0, norms, 1)
+    with config_context(working_memory=32):  # MB of distances at a time; scikit-learn takes all there are up to 1,024
+        return float(silhouette_score(values, labels, metric="cosine"))
 
 
 def evaluate(labels_true: list[str], labels_pred: list[str], known: set[str]) -> dict:
