@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import files, images, network, settings
+from pipeline import files, images, network, parallel, settings
 
 STAGE = "03.feature_extraction.py"
 SETTINGS = [
@@ -45,6 +45,7 @@ SETTINGS = [
 ]
 ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "compute_dtype", "n_features"]
 BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
+BATCHES_AHEAD = 2  # batches decoded before the network asks for them
 SPRITE_PIXELS = 8192  # side of the projector's sprite at most
 SPRITE_THUMBNAIL = 64  # side of a thumbnail on the sprite at most
 
@@ -121,22 +122,12 @@ def load_image(path: Path) -> tuple[np.ndarray, str]:
 def batches(paths: list[Path], batch_size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Inputs (n, size, size, 3) uint8 with the reasons why images could not be read, in order of `paths`.
 
-    Images are decoded in threads while the network computes on the batch before.
+    Images are decoded in threads while the network computes on the batches before.
     """
-    tf = network.tensorflow()
-    size = config.IMAGE_SIZE
-
-    def load(i: np.ndarray) -> tuple[np.ndarray, bytes]:
-        image_rgb, reason = load_image(paths[i])
-        return image_rgb, reason.encode()
-
-    def tensors(i):
-        image_rgb, reason = tf.numpy_function(load, [i], [tf.uint8, tf.string])
-        return tf.ensure_shape(image_rgb, (size, size, 3)), tf.ensure_shape(reason, ())
-
-    dataset = tf.data.Dataset.range(len(paths)).map(tensors, num_parallel_calls=settings.n_jobs(), deterministic=True)
-    for images_rgb, reasons in dataset.batch(batch_size).prefetch(2):
-        yield images_rgb, [reason.decode() for reason in reasons.numpy()]
+    loaded = parallel.in_threads(load_image, paths, n_ahead=BATCHES_AHEAD * batch_size)
+    while batch := list(itertools.islice(loaded, batch_size)):
+        images_rgb, reasons = zip(*batch, strict=True)
+        yield np.stack(images_rgb), list(reasons)
 
 
 def compute_features(paths: dict[str, Path], compute: Callable, parts: "Parts") -> dict[str, str]:

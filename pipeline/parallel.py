@@ -10,11 +10,12 @@ from pipeline import settings
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int = 0) -> Iterator[Result]:
     """The results of `function` for each of `items`, in their order, from N_JOBS threads.
 
-    No more than a few results are held at a time. An error of `function` is raised here. When the iteration ends early,
-    what is at work is finished and nothing else begun: no thread outlives it, which could be in the middle of a file.
+    No more than a few results are held at a time, or `n_ahead`, which are made while the caller is busy. An error of
+    `function` is raised here. When the iteration ends early, what is at work is finished and nothing else begun: no
+    thread outlives it, which could be in the middle of a file.
     """
     n_jobs = settings.n_jobs()
     with ThreadPoolExecutor(n_jobs) as pool:
@@ -22,7 +23,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
         try:
             for item in items:
                 ahead.append(pool.submit(function, item))
-                if len(ahead) > 3 * n_jobs:
+                if len(ahead) > (n_ahead or 3 * n_jobs):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()

@@ -21,6 +21,19 @@ def test_results_come_in_order(n_jobs):
     assert list(parallel.in_threads(slow, range(20))) == [i * i for i in range(20)]
 
 
+def test_as_many_as_asked_for_are_made_while_the_reader_is_busy():
+    config.N_JOBS = 2
+    done = []
+    results = parallel.in_threads(done.append, range(1000), n_ahead=100)
+    next(results)
+    for _ in range(200):
+        if len(done) >= 100:
+            break
+        time.sleep(0.01)
+    assert 100 <= len(done) <= 101
+    results.close()
+
+
 def test_only_a_few_are_begun_ahead_of_the_reader():
     config.N_JOBS = 2
     begun = []
