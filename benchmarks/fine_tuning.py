@@ -124,6 +124,8 @@ def main() -> None:
                         read = ["--FEATURE_NETWORK=pretrained", f"--FEATURE_LAYER={layer}", f"--POOLING={pooling}"]
                         starts[key] = features_scored(Path(folder), test, [*arguments, *read])
                     found.setdefault(f"{way}: {name}", []).append((f"{pooling} of {layer}", starts[key]))
+            last = {name: [round(values[-1][1][key], 3) for key in SCORES] for name, values in found.items()}
+            print(f"seed {seed}: {last}", file=sys.stderr, flush=True)
         for name in sorted(found, reverse=True):
             places, scores = zip(*found[name], strict=True)
             values = " | ".join(shown([score[key] for score in scores]) for key in SCORES)

@@ -195,3 +195,12 @@ def test_missing_images_name_the_stage_to_run(root):
     config.FEATURE_NETWORK = "pretrained"
     with pytest.raises(settings.UserError, match=r"01\.img_preprocess\.py"):
         stage.main()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["IMAGE_SIZE=74", "FEATURE_LAYER=mixed11", "POOLING=median", "MIRROR_AVERAGE=maybe", "COMPUTE_DTYPE=float16"],
+)
+def test_a_setting_out_of_range_is_named(run_stage, wrong):
+    done = run_stage("03.feature_extraction.py", f"--{wrong}")
+    assert done.returncode == 2 and wrong.partition("=")[0] in done.stderr and "Traceback" not in done.stderr
