@@ -9,8 +9,9 @@
    so that time grows linearly with the number of images.
 3. Infomap groups the images on the graph of their k nearest neighbours, for each k of SCALES: a small k finds small
    clusters, a large k large ones. Each image then goes to the cluster of most of its neighbours.
-4. The scale whose clusters stand apart best (by their silhouettes, and by how few neighbours they part) is taken:
-   that predicts the number of clusters. Parts of a cluster that hardly any neighbours link are taken apart.
+4. The scale whose clusters hold best is taken: those that scales of about the same k find again, and that stand
+   apart (by their silhouettes). That predicts the number of clusters. A cluster whose neighbours are in another one
+   rather than in itself is joined with that; parts of a cluster that hardly any neighbours link are taken apart.
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -42,14 +43,14 @@ import config
 from pipeline import files, settings, som
 
 # nearest neighbours that an image is linked to; a row is left out where larger clusters only get worse
-SCALES = ((1, 2, 3, 4, 5, 6, 7, 8, 10, 12), (15, 20, 25), (30, 40, 50), (60, 80, 100))
-WORSE = 0.85  # share of the best score under which the last scale of a row ends the search
+SCALES = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (15, 17, 20, 23, 26), (30, 35, 40, 50), (60, 70, 85, 100))
+WORSE = 0.6  # share of the best silhouette under which the last scale of a row ends the search
 VOTERS = 10  # neighbours that vote on an image's cluster, at most
 CANDIDATES = 2000  # images among which the neighbours of an image are looked for, at least
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
 HELD_VALUES = 1 << 27  # features kept in memory up to this number of values (512 MB), else read when needed
-# categories overlap: their silhouettes hardly tell six clusters from thirty, but thirty cut many neighbours apart
-NEIGHBOURLY = 0.1
+NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is looked for again
+APART = 0.1  # weight of the silhouette (relative to that of the best scale) beside stability
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
 RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
@@ -200,16 +201,16 @@ def nearest_images(data: "som.Directions | np.ndarray", tiling: list[Tile], k: i
 # ---- 3. grouping at every scale ---------------------------------------------------------------------
 
 
-def communities(neighbours: np.ndarray, weights: np.ndarray, seed: int) -> np.ndarray:
+def communities(neighbours: np.ndarray, seed: int) -> np.ndarray:
     """Infomap on the graph that links each image with its neighbours (Rosvall & Bergstrom 2008,
     doi:10.1073/pnas.0706851105).
 
-    neighbours, weights : ndarrays of shape (m, k); where two images have each other, their weights add up.
+    neighbours : ndarray of shape (m, k); where two images have each other, their link counts twice.
     Returns the community of each image, (m,) int32.
     """
     m, k = neighbours.shape
     a, b = np.repeat(np.arange(m), k), neighbours.ravel()
-    links = sparse.coo_matrix((weights.ravel(), (np.minimum(a, b), np.maximum(a, b))), (m, m)).tocsr().tocoo()
+    links = sparse.coo_matrix((np.ones(m * k), (np.minimum(a, b), np.maximum(a, b))), (m, m)).tocsr().tocoo()
     igraph.set_random_number_generator(random.Random(seed))
     graph = igraph.Graph(n=m, edges=np.column_stack([links.row, links.col]))
     return np.array(graph.community_infomap(edge_weights=links.data.tolist(), trials=1).membership, np.int32)
@@ -270,24 +271,21 @@ def silhouette(data: "som.Directions | np.ndarray", cluster: np.ndarray, tiling:
 
 
 class Scale(NamedTuple):
-    """One partition and how well it stands apart; m images."""
+    """One partition of m images."""
 
+    k: int  # nearest neighbours that each image is linked to
     cluster: np.ndarray  # (m,) int32, after `voted`
-    apart: np.ndarray  # (m,) float32, silhouettes, plus NEIGHBOURLY times the share of the nearest in its cluster
+    apart: np.ndarray  # (m,) float32, silhouettes
 
 
-def at_scale(neighbours, similarity, weights, data, tiling: list[Tile], seed: int) -> Scale:
-    """Steps 3 and 4 for one graph: each image linked with its nearest ones, by `weights` of shape (k,)."""
-    links = neighbours[:, : len(weights)]
-    found = communities(links, np.tile(weights, (len(links), 1)), seed)
-    cluster = voted(found, neighbours, similarity)
-    share = (cluster[neighbours[:, :VOTERS]] == cluster[:, None]).mean(axis=1, dtype=np.float32)
-    return Scale(cluster, silhouette(data, cluster, tiling) + NEIGHBOURLY * share)
+def at_scale(k: int, neighbours, similarity, data, tiling: list[Tile], seed: int) -> Scale:
+    """Step 3 for one graph, and the silhouettes of what it finds."""
+    cluster = voted(communities(neighbours[:, :k], seed), neighbours, similarity)
+    return Scale(k, cluster, silhouette(data, cluster, tiling))
 
 
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
-    """Group the images at each scale of SCALES (up to m / 5 neighbours), once with equal links and once with links that
-    weaken with the rank of the neighbour.
+    """Group the images at each scale of SCALES (up to m / 5 neighbours).
 
     Returns the scales by number of clusters ascending, and the neighbours and similarities, (m, 2 * VOTERS) each.
     """
@@ -299,17 +297,34 @@ def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: in
     run = joblib.Parallel(n_jobs=settings.n_jobs() if m > 2000 else 1, max_nbytes=None)
     found: list[Scale] = []
     for row in tqdm([row for row in rows if row], desc="scales", disable=None):
-        jobs = [(k, np.ones(k, np.float32)) for k in row]
-        jobs += [(k, 1 - np.arange(k, dtype=np.float32) / k) for k in row if k > 2]
-        found += run(
-            joblib.delayed(at_scale)(neighbours, similarity, weights, data, tiling, seed)
-            for k, weights in sorted(jobs, key=lambda job: -job[0])
-        )
+        found += run(joblib.delayed(at_scale)(k, neighbours, similarity, data, tiling, seed) for k in row)
         reached = [scale.apart.mean() for scale in found]
-        if reached[-len(jobs)] < WORSE * max(reached):  # the largest k of this row
+        if reached[-1] < WORSE * max(reached):
             break
     found.sort(key=lambda scale: int(scale.cluster.max()))
     return found, neighbours[:, : 2 * VOTERS], similarity[:, : 2 * VOTERS]
+
+
+def stability(scales: list[Scale]) -> np.ndarray:
+    """How much of its cluster each image keeps when k changes a little, (n_scales, m) float32, 0..1.
+
+    For two scales, that is the Jaccard similarity of the image's two clusters (Hennig 2007,
+    doi:10.1016/j.csda.2006.11.025, who takes it over resamples of the images); here its mean over the other scales,
+    weighted by how near their k is.
+    """
+    log_k = np.log([scale.k for scale in scales])
+    weight = np.exp(-((log_k[:, None] - log_k[None, :]) ** 2) / (2 * NEARBY**2))
+    weight[weight < 0.05] = 0
+    np.fill_diagonal(weight, 0)
+    result = np.zeros((len(scales), len(scales[0].cluster)), np.float32)
+    sizes = [np.bincount(scale.cluster) for scale in scales]
+    for i, j in np.argwhere(np.triu(weight) > 0):
+        a, b = scales[i].cluster, scales[j].cluster
+        _, pair, shared = np.unique(a.astype(np.int64) * len(sizes[j]) + b, return_inverse=True, return_counts=True)
+        jaccard = shared[pair] / (sizes[i][a] + sizes[j][b] - shared[pair])
+        result[i] += weight[i, j] * jaccard
+        result[j] += weight[i, j] * jaccard
+    return result / np.maximum(weight.sum(axis=1, keepdims=True), 1e-9).astype(np.float32)
 
 
 def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
@@ -317,22 +332,49 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
 
     Returns
     -------
-    best : index of the scale with the largest mean of `apart`; means are smoothed over scales with about as many
-        clusters, since a single one may score high by chance
+    best : index of the scale with the largest mean of stability + APART * silhouette; means are smoothed over scales
+        with about as many clusters, since a single one may score high by chance
     interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number; images are drawn in at
         most 1,000 parts (every 1,000th image)
     """
     numbers = np.array([int(scale.cluster.max()) + 1 for scale in scales])
     near = np.exp(-((np.log(numbers)[:, None] - np.log(numbers)[None, :]) ** 2) / (2 * SMOOTHING**2))
     near = 0.9 * near / near.sum(axis=1, keepdims=True) + 0.1 * np.eye(len(numbers))
-    part = np.arange(len(scales[0].cluster)) % 1000
+    highest = max(max(scale.apart.mean() for scale in scales), 1e-9)
+    holds = stability(scales) + np.stack([scale.apart for scale in scales]) * (APART / highest)
+    part = np.arange(holds.shape[1]) % 1000
     n_images = np.bincount(part)
-    apart = near @ [np.bincount(part, scale.apart) for scale in scales]  # (n_scales, n_parts)
-    best = int(apart.sum(axis=1).argmax())
+    holds = near @ [np.bincount(part, of_scale) for of_scale in holds]  # (n_scales, n_parts)
+    best = int(holds.sum(axis=1).argmax())
     count = np.random.default_rng(seed).poisson(1.0, (RESAMPLES, len(n_images))) + 1e-9  # never nothing at all
-    drawn = numbers[(apart @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
+    drawn = numbers[(holds @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
     low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
     return best, np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
+
+
+def joined(cluster: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Join a cluster with the one in which its images have more neighbours than in their own; the smallest first.
+
+    Of each image, the nearest 2 * (size of its cluster - 1) count, at most VOTERS: a small cluster whose images are
+    each other's nearest stays. cluster : (m,) int32; neighbours : (m, k) int32. Returns clusters, (m,) int32.
+    """
+    cluster = cluster.copy()
+    members = {c: list(part) for c, part in enumerate(np.split(np.argsort(cluster, kind="stable"),
+                                                              np.cumsum(np.bincount(cluster))[:-1]))}  # fmt: skip
+    todo = sorted(members, key=lambda c: len(members[c]), reverse=True)
+    while todo:
+        one = todo.pop()
+        if one not in members:
+            continue
+        n_nearest = int(np.clip(2 * (len(members[one]) - 1), 1, VOTERS))
+        there, count = np.unique(cluster[neighbours[members[one], :n_nearest]], return_counts=True)
+        own = count[there == one].sum()
+        count[there == one] = 0
+        if count.max() > own:
+            other = int(there[count.argmax()])
+            cluster[members[one]] = other
+            members[other] += members.pop(one)
+    return np.unique(cluster, return_inverse=True)[1].astype(np.int32)
 
 
 def taken_apart(cluster: np.ndarray, finer: list[np.ndarray], neighbours: np.ndarray) -> np.ndarray:
@@ -395,9 +437,9 @@ def train(features: np.ndarray) -> Training:
         scales, neighbours, similarity = all_scales(data, tiles(weights, units[rows_used, 0]), config.RANDOM_SEED)
         best, interval = best_scale(scales, config.RANDOM_SEED)
         partitions = [scale.cluster for scale in scales]
-        whole = partitions[best]
+        whole = joined(partitions[best], neighbours)
         apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
-        interval = interval + int(apart.max() - whole.max())
+        interval = interval + int(apart.max() - partitions[best].max())
         best = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
         partitions = np.stack([*partitions[:best], apart, *partitions[best:]])
     training = Training(weights, centre, units, distances, first_of, neighbours, similarity,

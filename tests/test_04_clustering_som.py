@@ -245,6 +245,41 @@ def test_parts_that_nothing_links_are_taken_apart():
     assert stage.taken_apart(cluster, [], neighbours).max() == 0
 
 
+def test_stability_is_the_share_of_a_cluster_that_nearby_scales_find_again():
+    apart = np.zeros(4, np.float32)
+    halves, odd, whole = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.zeros(4, int)
+    scales = [stage.Scale(k, cluster, apart) for k, cluster in ((10, halves), (10, odd), (1000, whole))]
+    # {0, 1} and {0}: 1/2; {0, 1} and {1, 2, 3}: 1/4; {2, 3} and {1, 2, 3}: 2/3; the scale of 1000 is too far to count
+    expected = [[1 / 2, 1 / 4, 2 / 3, 2 / 3]] * 2 + [[0] * 4]
+    np.testing.assert_allclose(stage.stability(scales), expected, atol=1e-6)
+    # at k = 12 the weight is exp(-ln(1.2)^2 / (2 * 0.4^2)), and the mean of one other scale is that scale
+    scales = [stage.Scale(k, cluster, apart) for k, cluster in ((10, halves), (12, odd))]
+    np.testing.assert_allclose(stage.stability(scales), expected[:2], atol=1e-6)
+
+
+def test_the_scale_found_again_by_its_neighbours_is_taken():
+    rng = np.random.default_rng(0)
+    apart = np.zeros(120, np.float32)
+    steady = np.repeat(np.arange(10), 12)
+    scales = [stage.Scale(k, rng.permutation(np.arange(120) % n), apart) for k, n in ((2, 40), (3, 30), (30, 4))]
+    scales[2:2] = [stage.Scale(k, steady, apart) for k in (8, 9, 10)]
+    best, interval = stage.best_scale(scales[::-1], seed=0)
+    assert (scales[::-1][best].cluster == steady).all() and interval.tolist() == [10, 10]
+
+
+def test_a_cluster_whose_neighbours_are_elsewhere_is_joined():
+    # images 0 to 5 have each other; 6 and 7 are a cluster, though both have only images of the first near
+    neighbours = np.array([[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4], [0, 1], [0, 1]])
+    cluster = np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int32)
+    assert stage.joined(cluster, neighbours).tolist() == [0] * 8
+    # a pair that has each other nearest stays, whatever comes second
+    neighbours[6:] = [[7, 0], [6, 0]]
+    assert stage.joined(cluster, neighbours).tolist() == cluster.tolist()
+    # two of a chain that lean on each other's neighbour end in one cluster, with it
+    neighbours[6:] = [[0, 1], [6, 0]]
+    assert stage.joined(np.array([0, 0, 0, 0, 0, 0, 1, 2]), neighbours).tolist() == [0] * 8
+
+
 def test_silhouette_by_hand():
     # two pairs at right angles; the third of cluster 0 lies between
     data = np.array([[1, 0], [1, 0], [0.6, 0.8], [0, 1], [0, 1]], np.float32)
