@@ -37,6 +37,7 @@ WORK_SIZE = 320  # longest side at which a product is looked for, pixels
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
+MIN_CLUTTERED = 0.02  # the same where the ground is cluttered: GrabCut's smaller finds are pieces of something
 MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
 STRIP = 512  # rows of a large image that are blended at a time
 
@@ -46,7 +47,7 @@ STRIP = 512  # rows of a large image that are blended at a time
 
 def to_lab(image_bgr: np.ndarray) -> np.ndarray:
     """CIE L*a*b* of a uint8 BGR image (H, W, 3) as float32: L 0..100, a and b about -127..127."""
-    return cv2.cvtColor(image_bgr.astype(np.float32) / 255, cv2.COLOR_BGR2Lab)
+    return cv2.cvtColor(np.multiply(image_bgr, np.float32(1 / 255), dtype=np.float32), cv2.COLOR_BGR2Lab)
 
 
 def disc(radius: int) -> np.ndarray:
@@ -71,7 +72,14 @@ def quadratic(height: int, width: int) -> np.ndarray:
 
 def length(vectors: np.ndarray) -> np.ndarray:
     """Euclidean length along the last axis, of three: float32 (..., 3) -> (...)."""
-    return np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    square = cv2.multiply(vectors, vectors).reshape(-1, 1, 3)
+    return cv2.sqrt(cv2.transform(square, np.ones((1, 3), np.float32))).reshape(vectors.shape[:-1])
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle that holds a mask, bool (H, W); empty slices where it holds nothing."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
 
 
 def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -94,6 +102,7 @@ class Ground(NamedTuple):
     distance: np.ndarray
     explained: float
     noise: float
+    grain: float
 
 
 def fit_ground(lab: np.ndarray) -> Ground:
@@ -111,7 +120,8 @@ def fit_ground(lab: np.ndarray) -> Ground:
     surface : float32 ndarray of shape (H, W, 3), the ground's L*a*b* at each pixel, also behind the product
     distance : float32 ndarray of shape (H, W), CIE76 colour difference to the surface
     explained : share of the border's pixels nearer than 6 to the surface, 0..1; plain grounds have over 0.9
-    noise : median distance on the border; plain grounds have less than 1
+    noise : median distance of these pixels; plain grounds have less than 1. Like `explained` of the small copy
+    grain : the distance that 95 % of the outermost pixels nearer than 6 stay below
     """
     height, width = lab.shape[:2]
     small = cv2.resize(lab, size_within(width, height, 60), interpolation=cv2.INTER_AREA)
@@ -133,7 +143,13 @@ def fit_ground(lab: np.ndarray) -> Ground:
             coefficients = fit_surface(terms[near], small[near], (1 - (rest[near] / 8) ** 2) ** 2)
     rest = length(ring_values - ring_terms @ coefficients)
     surface = cv2.resize(terms @ coefficients, (width, height), interpolation=cv2.INTER_LINEAR)  # (H, W, 3)
-    return Ground(surface, length(lab - surface), float((rest < 6).mean()), float(np.median(rest)))
+    distance = length(lab - surface)
+    rows, columns = distance[[0, 1, -2, -1]], distance[:, [0, 1, -2, -1]]  # (4, W), (H, 4)
+    outermost = np.concatenate([rows.ravel(), columns.ravel()])
+    near, outermost = rest[rest < 6], outermost[outermost < 6]
+    noise = float(np.median(near)) if len(near) else 6.0
+    grain = float(np.quantile(outermost, 0.95)) if len(outermost) else 6.0
+    return Ground(surface, distance, float((rest < 6).mean()), noise, grain)
 
 
 def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -165,24 +181,32 @@ def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
     leaves beside a strong edge, and hangs together with a pixel far from the ground. Shadows and shop text go, holes
     that show no ground are filled.
     """
-    weakest = max(3.0, 4 * ground.noise)
-    shadow = shadow_mask(lab, ground.surface, ground.distance > weakest)
-    local = cv2.dilate(ground.distance, np.ones((5, 5), np.uint8))
+    weakest = max(np.clip(3 * ground.grain, 2, 3), 4 * ground.noise)
+    far = ground.distance > weakest
+    mask, box = np.zeros(far.shape, bool), box_of(far)
+    far, lab, surface, distance = far[box], lab[box], ground.surface[box], ground.distance[box]
+    if not far.size:
+        return mask
+    shadow = shadow_mask(lab, surface, far)
+    local = cv2.dilate(distance, np.ones((5, 5), np.uint8))
     block = cv2.dilate(local, np.ones((13, 13), np.uint8))
-    weak = (ground.distance > np.maximum(np.maximum(0.45 * local, 0.06 * block), weakest)) & ~shadow
+    weak = (distance > np.maximum(0.45 * local, 0.06 * block)) & far & ~shadow
     _, parts = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
     strong = np.zeros(parts.max() + 1, bool)
-    strong[parts[ground.distance > np.clip(ground.distance.max() / 2, weakest, 12)]] = True
+    strong[parts[distance > np.clip(distance.max() / 2, weakest, 12)]] = True
     strong[0] = False
-    return fill_holes(without_text(strong[parts]), np.where(shadow, 0, ground.distance))
+    side = max(mask.shape)
+    mask[box] = fill_holes(
+        without_text(strong[parts], side), np.where(shadow, 0, distance * np.float32(3 / weakest)), side
+    )
+    return mask
 
 
-def without_text(mask: np.ndarray) -> np.ndarray:
+def without_text(mask: np.ndarray, side: int) -> np.ndarray:
     """Keep the largest part of a mask (H, W) and those of 30 % of its area that do not look like a line of text.
 
-    Parts nearer to each other than 3 % of the longest side count as one, so the letters of a word do.
+    Parts nearer to each other than 3 % of the image's longest side count as one, so the letters of a word do.
     """
-    side = max(mask.shape)
     joined = cv2.dilate(mask.astype(np.uint8), disc(max(1, round(0.014 * side))))
     n, parts, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     if n <= 2:
@@ -200,14 +224,14 @@ def without_text(mask: np.ndarray) -> np.ndarray:
     return keep[parts] & mask
 
 
-def fill_holes(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Close gaps narrower than 1 % of the longest side and fill holes, but for those that show the ground.
+def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int) -> np.ndarray:
+    """Close gaps narrower than 1 % of the image's longest side and fill holes, but for those that show the ground.
 
     A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels; in a narrow one most lie on the
     blend with the product. A product of the ground's own colour, such as a line drawing, has such holes too: where they
     would take more than half of the filled product, they are filled.
     """
-    radius = max(1, round(0.003 * max(mask.shape)))
+    radius = max(1, round(0.003 * side))
     pad = radius + 2
     framed = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     near = cv2.copyMakeBorder((distance < 4).astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
@@ -217,7 +241,7 @@ def fill_holes(mask: np.ndarray, distance: np.ndarray) -> np.ndarray:
     outside = open_ & (parts == parts[0, 0])
     holes = open_ & ~outside
     size = boxes[:, cv2.CC_STAT_AREA]
-    shows_ground = (np.bincount(parts[near > 0], minlength=n) > 0.3 * size) & (size > 0.001 * mask.size)
+    shows_ground = (np.bincount(parts[near > 0], minlength=n) > 0.3 * size) & (size > 0.001 * side * side)
     ground = shows_ground[parts] & holes
     if ground.sum() > 0.5 * (closed.sum() + holes.sum()):
         ground[:] = False
@@ -263,10 +287,14 @@ def grabcut_mask(small_bgr: np.ndarray, start: np.ndarray, product: float, groun
     state[start > sure] = cv2.GC_FGD
     state[start < sure_ground] = cv2.GC_BGD
     state[ring_of(*state.shape, 0.015)] = cv2.GC_BGD
-    if not (state & 1).any() or (state & 1).all():
+    few_bgr, few = (np.ascontiguousarray(pixels[::2, ::2]) for pixels in (small_bgr, state))
+    if not (few & 1).any() or (few & 1).all():
         return np.zeros(state.shape, bool)
+    # a quarter of the pixels gives colour models as good as all do, in a quarter of the time
+    models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(config.RANDOM_SEED)
-    cv2.grabCut(small_bgr, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(few_bgr, few, None, *models, 0, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(small_bgr, state, None, *models, 1, cv2.GC_EVAL)
     mask = (state & 1).astype(bool)  # GC_FGD = 1, GC_PR_FGD = 3
     mask[:2], mask[-2:] = mask[2], mask[-3]  # the frame was ground by decree
     mask[:, :2], mask[:, -2:] = mask[:, 2:3], mask[:, -3:-2]
@@ -343,7 +371,7 @@ def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
         within = np.cov(product.T) + np.cov(ground.T) + 25 * np.eye(3)
         direction = np.linalg.solve(within, product.mean(axis=0) - ground.mean(axis=0))
         direction /= max(1e-9, np.linalg.norm(direction))
-        guide = edge_bgr.astype(np.float32) @ direction.astype(np.float32)
+        guide = cv2.transform(edge_bgr.astype(np.float32), direction[None])
         window = (2 * round(1.75 * size[0] / mask.shape[1]) + 1,) * 2
         mean_guide, mean_soft = cv2.blur(guide, window), cv2.blur(soft, window)
         slope = cv2.blur(guide * soft, window) - mean_guide * mean_soft
@@ -393,11 +421,27 @@ def frame_width(image_bgr: np.ndarray) -> int:
     return 1 + next(inset for inset in range(2, widest + 1) if other_colours(inset) > 0.6 or inset == widest)
 
 
+def banner_height(image_bgr: np.ndarray) -> int:
+    """Height in pixels of a banner of one colour along the top, with or without text, at most 25 %; 0 for none.
+
+    Its edge is one straight line from side to side, which no product crosses: there the colour ends in all columns.
+    """
+    highest = min(len(image_bgr) // 4, len(image_bgr) - 16)
+    if highest < 6:
+        return 0
+    rows = image_bgr[: highest + 3].astype(np.int16)
+    same = (np.abs(rows - np.median(rows[1], axis=0)).max(axis=-1) < 30).mean(axis=1)  # share of each row
+    # the line between is blended
+    ends = np.flatnonzero((same[:-3] > 0.97) & (same[3:] < 0.05) & (same[:2].min() > 0.97))
+    return int(ends[0]) + 2 if len(ends) and ends[0] > 4 else 0
+
+
 def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, float]:
     """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
-    "auto" takes a ground for plain where a smooth surface explains the border, for cluttered where it does not; in
-    between it tries both and takes the mask whose colours have less in common with what lies around it.
+    A frame and banners are cut off first. "auto" takes a ground for plain where a smooth surface explains the border,
+    for cluttered where it does not; in between it tries both and takes the mask whose colours have less in common with
+    what lies around it.
 
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
@@ -406,6 +450,10 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     if frame:
         mask, method, trust = find_mask(image_bgr[frame : height - frame, frame : width - frame], method)
         return np.pad(mask, frame), method, trust
+    top, bottom = (banner_height(rows) if method != "sobel" else 0 for rows in (image_bgr, image_bgr[::-1]))
+    if top or bottom:
+        mask, method, trust = find_mask(image_bgr[top : height - bottom], method)
+        return np.pad(mask, [(top, bottom), (0, 0)]), method, trust
     small_bgr = cv2.resize(image_bgr, size_within(width, height, GRABCUT_SIZE), interpolation=cv2.INTER_AREA)
     if method == "sobel":
         mask = sobel_mask(image_bgr)
@@ -414,17 +462,21 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     if method in ("auto", "plain"):
         lab = to_lab(image_bgr)
         ground = fit_ground(lab)
-        if method == "plain" or (ground.explained >= 0.75 and ground.noise <= 1):
+        # a product that lies on much of the border hides the ground there: what is left of it has to be smoother
+        half_hidden = 0.5 <= ground.explained < 0.75 and ground.noise <= 0.6
+        if method == "plain" or half_hidden or (ground.explained >= 0.75 and ground.noise <= 1):
             smooth = plain_mask(lab, ground)
             sure = ground.explained >= 0.9 and ground.noise <= 0.6 and plausible(smooth)
             if method == "plain" or sure:
                 return smooth, "plain", ground.explained
     small_lab = to_lab(small_bgr)
     rivals = [] if smooth is None else [(colour_overlap(small_lab, smooth), "plain", smooth)]
+    rivals = [rival for rival in rivals if rival[0] <= 0.12 or not half_hidden]
     # a mask that shares next to no colour with its surroundings is good enough
     if not (rivals and rivals[0][0] < 0.25 and ground.noise <= 0.6):
         for mask in cluttered_masks(image_bgr, small_bgr, small_lab):
-            rivals.append((colour_overlap(small_lab, mask), "grabcut", mask))
+            overlap = colour_overlap(small_lab, mask) if mask.mean() >= MIN_CLUTTERED else 1.0
+            rivals.append((overlap, "grabcut", mask))
             if rivals[-1][0] < 0.25:
                 break
     overlap, method, mask = min(rivals, key=lambda rival: rival[0])
@@ -474,15 +526,12 @@ def on_white_ground(image_bgr: np.ndarray, mask: np.ndarray) -> np.ndarray:
     The outermost pixels, where the camera blended product and ground, take the colour of the product further in.
     """
     white = np.full_like(image_bgr, 255)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return white
-    left, right = columns[0], columns[-1] + 1
-    for top in range(rows[0], rows[-1] + 1, STRIP):
-        bottom = min(top + STRIP, rows[-1] + 1)
+    rows, columns = box_of(mask)
+    for top in range(rows.start or 0, rows.stop, STRIP):
+        bottom = min(top + STRIP, rows.stop)
         above, below = max(0, top - 3), min(len(mask), bottom + 3)  # the filters below reach 3 pixels far
-        blended = blend(image_bgr[above:below, left:right], mask[above:below, left:right])
-        white[top:bottom, left:right] = blended[top - above : bottom - above]
+        blended = blend(image_bgr[above:below, columns], mask[above:below, columns])
+        white[top:bottom, columns] = blended[top - above : bottom - above]
     return white
 
 

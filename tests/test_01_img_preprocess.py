@@ -117,6 +117,35 @@ def test_frame_of_one_colour_is_ground():
     assert stage.frame_width(painted(gradient(), mask)) == 0
 
 
+@pytest.mark.parametrize("turn", [0, 2], ids=["top", "bottom"])
+def test_banner_with_text_is_cut_off(turn):
+    mask = ellipse(160, 200)
+    image = np.rot90(painted(white(160, 200), mask), turn).copy()
+    image[:24] = (60, 40, 200)
+    cv2.putText(image, "SALE", (40, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
+    assert stage.banner_height(image) in (23, 24, 25)
+    found, method, _ = stage.remove_background(np.rot90(image, -turn).copy(), None, "auto")
+    assert method == "plain" and iou(found, mask) > 0.96
+    assert stage.banner_height(painted(white(), ellipse(120, 150))) == 0
+
+
+def test_floor_that_the_product_stands_on_is_no_banner():
+    image = np.full((160, 200, 3), (200, 210, 220), np.uint8)
+    image[130:] = (90, 120, 150)
+    cv2.rectangle(image, (60, 40), (140, 145), (40, 60, 170), -1)
+    assert stage.banner_height(image[::-1]) == 0
+
+
+def test_product_that_hides_much_of_the_border():
+    mask = np.zeros((160, 160), bool)
+    mask[30:, 25:] = True
+    generator = np.random.default_rng(1)
+    colours = cv2.resize(generator.integers(0, 160, (6, 6, 3), np.uint8), (160, 160), interpolation=cv2.INTER_NEAREST)
+    image = np.where(mask[..., None], colours, 235).astype(np.uint8)
+    found, method, _ = stage.remove_background(image, None, "auto")
+    assert method == "plain" and iou(found, mask) > 0.97
+
+
 def test_product_that_touches_the_border():
     mask = np.zeros((120, 150), bool)
     mask[30:, 40:100] = True
@@ -169,6 +198,13 @@ def test_the_same_image_gives_the_same_mask():
     image = painted(cluttered(), ellipse(120, 150))
     first, second = (stage.remove_background(image, None, "auto")[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_box_of_a_mask():
+    mask = np.zeros((6, 8), bool)
+    assert mask[stage.box_of(mask)].size == 0
+    mask[2, 3] = mask[4, 7] = True
+    assert stage.box_of(mask) == (slice(2, 5), slice(3, 8))
 
 
 def test_colour_overlap_of_halves():
