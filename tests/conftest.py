@@ -41,6 +41,22 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root in which every stage but 02 went through once on sixteen drawn images of four models; for copies."""
+    import corpus
+    from test_kill import STAGES, undisturbed
+
+    root = tmp_path_factory.mktemp("done")
+    for model in range(4):
+        for i in range(4):
+            image = corpus.product((150, 120), seed=model).rotate(4 * i, fillcolor=(236, 238, 240))
+            corpus.lay_out(root / "raw_img" / "x", {f"{model}_1_{i}.jpg": corpus.encoded(image, quality=92)})
+    for stage in STAGES:
+        undisturbed(stage, root)
+    return root
+
+
 @pytest.fixture
 def run_stage(root: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run a script with arguments as its own process in the test's root; its output is text."""

@@ -23,7 +23,7 @@ import corpus
 import numpy as np
 import pytest
 from conftest import PROJECT, load_stage
-from test_kill import SETTINGS, STAGES, contents, environment, undisturbed
+from test_kill import SETTINGS, STAGES, contents, environment
 
 import config
 from pipeline import files
@@ -33,19 +33,6 @@ REDO = "--REDO=True"
 TRAINING = "02.feature_network_fine_tuning.py"
 TINY = ("--DATASET=x", "--TRAIN_DATASET=x", "--IMAGE_SIZE=75", "--PRETRAINED_WEIGHTS=random", "--EPOCHS=1",
         "--TRAIN_FROM_LAYER=mixed9", "--FEATURE_LAYER=mixed0")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory) -> Path:
-    """A root in which every stage but 02 went through once on sixteen drawn images of four models."""
-    root = tmp_path_factory.mktemp("done")
-    for model in range(4):
-        for i in range(4):
-            image = corpus.product((150, 120), seed=model).rotate(4 * i, fillcolor=(236, 238, 240))
-            corpus.lay_out(root / "raw_img" / "x", {f"{model}_1_{i}.jpg": corpus.encoded(image, quality=92)})
-    for stage in STAGES:
-        undisturbed(stage, root)
-    return root
 
 
 def copied(done: Path, root: Path) -> Path:

@@ -3,21 +3,28 @@
 The short form tries some hundred inputs per reader; `python3 run_tests.py -m long tests/test_fuzz.py` tries 20,000.
 """
 
+import contextlib
 import io
 import json
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
 
 import corpus
+import h5py
 import numpy as np
 import pytest
+from conftest import PROJECT, load_stage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import files
+import config
+from pipeline import files, network
+from pipeline import settings as pipeline_settings
 from pipeline.images import MAX_PIXELS, ImageError, read_image
-from pipeline.settings import UserError
+from pipeline.settings import SettingError, UserError
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONG = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -27,6 +34,24 @@ IMAGES = [*(data for data in corpus.good().values() if len(data) < 60_000), *cor
 def npy(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def npz(save=np.savez, **values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, **values)
+    return buffer.getvalue()
+
+
+def weights_file() -> bytes:
+    """A weights file as Keras writes it, of two small layers."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as handle:
+        for name in ("conv2d", "batch_normalization"):
+            group = handle.create_group(f"layers/{name}/vars")
+            group.create_dataset("0", data=np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+            group.create_dataset("1", data=np.zeros(4, np.float32), chunks=(2,), compression="gzip")
+            group.attrs["name"] = name
     return buffer.getvalue()
 
 
@@ -115,16 +140,57 @@ def look_at_lines(path: Path) -> None:
         assert "UTF-8" in str(error)
 
 
+def look_at_archive(path: Path) -> None:
+    try:
+        values = files.read_npz(path, "04.clustering_som.py", ("a", "b"))
+    except UserError as error:
+        assert "run 04.clustering_som.py" in str(error)
+        return
+    assert not any(value.dtype.hasobject for value in values.values())
+    assert sum(value.nbytes for value in values.values()) <= path.stat().st_size
+
+
+def look_at_weights(path: Path) -> None:
+    try:
+        network.check_weights_file(path)
+    except UserError as error:
+        assert "weights" in str(error) or "HDF5" in str(error)
+
+
+def look_at_corrections(path: Path) -> None:
+    folder = files.data_dir("x")
+    folder.mkdir(parents=True)
+    path.replace(folder / "corrections.csv")
+    config.DATASET = "x"
+    try:
+        same, different = stage_04.read_corrections(["a.jpg", "b.jpg", "가.jpg"])
+    except UserError as error:
+        assert "data/x/corrections.csv" in str(error)
+        return
+    assert all(0 <= row < 3 for pair in same + different for row in pair)
+
+
 TABLE = 'image,label\na.jpg,1\n"b,""c"".jpg",2\n가.jpg,\n'.encode()
 RECORD = json.dumps(
     {"made_from": {"stage": "x", "inputs": {"a": "b"}}, "outputs": {"a.npy": "0"}, "n": [1, None]}
 ).encode()
+stage_04 = load_stage("04.clustering_som.py")
+CORRECTIONS = "image_a,image_b,verdict\na.jpg,b.jpg,same\n가.jpg,b.jpg,different\n".encode()
+ARCHIVES = [
+    npz(a=np.eye(4, dtype=np.float32), b=np.array("rectangular")),
+    npz(a=np.asfortranarray(np.ones((3, 2))), b=np.zeros((0, 4), np.int32)),
+    npz(np.savez_compressed, a=np.zeros(100_000), b=np.zeros(9)),
+    npz(a=np.array([None, "x"], dtype=object), b=np.zeros(1)),
+]
 ARRAYS = [npy(np.eye(3, dtype=np.float32)), npy(np.array(["a", "가"])), npy(np.zeros((0, 4)))]
 READERS = {
     "image": (IMAGES, ".jpg", look_at_image),
     "table": ([TABLE], ".csv", look_at_table),
     "json": ([RECORD, b"[" * 100_000], ".json", look_at_json),
     "array": (ARRAYS, ".npy", look_at_array),
+    "archive": (ARCHIVES, ".npz", look_at_archive),
+    "weights": ([weights_file()], ".h5", look_at_weights),
+    "corrections": ([CORRECTIONS], ".csv", look_at_corrections),
     "lines": ([TABLE, "a\u2028b\r\n".encode()], ".txt", look_at_lines),
 }
 
@@ -140,3 +206,140 @@ def test_damaged_bytes_give_a_value_or_a_clear_error(reader):
 def test_damaged_bytes_many_times(reader):
     originals, suffix, look = READERS[reader]
     LONG(given(damaged(originals))(lambda data: in_file(data, suffix, look)))()
+
+
+@pytest.mark.parametrize("compressed", [np.savez, np.savez_compressed])
+def test_archive_of_zeros_takes_no_more_memory_than_its_file(compressed, root):
+    path = root / "data" / "x" / "a.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(npz(compressed, a=np.zeros(1_000_000), b=np.zeros(3)))
+    if compressed is np.savez:
+        assert files.read_npz(path, "x", ("a",))["a"].nbytes == 8_000_000
+    else:
+        with pytest.raises(UserError, match="damaged"):
+            files.read_npz(path, "x", ("a",))
+
+
+# ---- settings from the command line ----------------------------------------------------------------
+
+NAMES = pipeline_settings.names()
+VALUES = st.one_of(
+    st.text(max_size=40),
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.sampled_from(
+        ["None", "True", "[" * 3000, "9" * 5000, "1e999", "nan", "'a'*9", "{}", "--", "../x", "a\0b", "\ud800"]
+    ),
+)
+ARGUMENTS = st.one_of(st.text(max_size=30), st.builds("--{}={}".format, st.sampled_from(NAMES), VALUES))
+
+
+def look_at_arguments(arguments: list[str]) -> None:
+    before = {name: getattr(config, name) for name in NAMES}
+    try:
+        with contextlib.suppress(SettingError):
+            pipeline_settings.apply_overrides(arguments)
+            pipeline_settings.check()
+            assert not set("/\\\0") & set(config.DATASET)
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
+
+
+def test_any_argument_is_a_setting_or_a_clear_error():
+    QUICK(given(st.lists(ARGUMENTS, max_size=3))(look_at_arguments))()
+
+
+@pytest.mark.long
+def test_many_arguments():
+    LONG(given(st.lists(ARGUMENTS, max_size=3))(look_at_arguments))()
+
+
+# ---- records of another shape into whole stages ----------------------------------------------------
+
+STRANGE = st.sampled_from([None, True, -1, 10**30, 0.5, "", "x", "../../x", [], {}, [[]], {"a": None}, {"images": 3}])
+# the records that a stage reads or replaces, in the time that the stage takes
+FAST = {
+    "00.make_labels_true.py": ["data/x/labels_true.json"],
+    "01.img_preprocess.py": ["data/x/preprocess.json"],
+    "make_training_image_folders.py": ["data/x/training_images.json", "data/x/labels_true.json"],
+    "04.clustering_som.py": ["data/x/som_training.json", "data/x/clustering.json", "data/x/features.json"],
+    "05.evaluation.py": ["data/x/clustering.json", "data/x/features.json", "result/x/evaluation.json"],
+}
+SLOW = {
+    "03.feature_extraction.py": ["data/x/features.json"],
+    "06.visualization.py": ["data/x/clustering.json", "data/x/preprocess.json", "result/x/evaluation.json",
+                            "data/x/features.json", "data/x/labels_true.json", "result/x/report.json"],
+}  # fmt: skip
+
+
+@st.composite
+def reshaped(draw: st.DrawFn, value: object) -> object:
+    """A JSON value with one or two of the values in it replaced, taken out or renamed."""
+    value = json.loads(json.dumps(value))
+    for _ in range(draw(st.integers(1, 2))):
+        inner = value
+        while isinstance(inner, dict | list) and inner:
+            keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+            key = draw(st.sampled_from(keys))
+            if not isinstance(inner[key], dict | list) or not inner[key] or draw(st.integers(0, 3)) == 0:
+                kind = draw(st.integers(0, 3))
+                if kind == 0:
+                    del inner[key]
+                elif kind == 1 and isinstance(inner, dict):
+                    inner["../" + key] = inner.pop(key)
+                else:
+                    inner[key] = draw(STRANGE)
+                break
+            inner = inner[key]
+    return value
+
+
+def check_stage(stage: str, record: str, done: Path, tmp_path: Path, monkeypatch, budget: settings) -> None:
+    """Run a stage on reshaped records: it does its work or says what is wrong, and removes no photograph."""
+    monkeypatch.setenv("IMAGE_CLUSTER_ROOT", str(tmp_path / "root"))
+    config.DATASET = config.TRAIN_DATASET = "x"
+    config.N_JOBS, config.FEATURE_NETWORK, config.IMAGE_SIZE, config.SAVE_MASKS = 2, "pretrained", 75, True
+    module = load_stage(stage)
+    original = json.loads((done / record).read_text(encoding="utf-8"))
+
+    def look(value: object) -> None:
+        shutil.rmtree(tmp_path / "root", ignore_errors=True)
+        shutil.copytree(done, tmp_path / "root", symlinks=True)
+        (tmp_path / "root" / record).write_text(json.dumps(value), encoding="utf-8")
+        with contextlib.suppress(UserError):
+            module.main()
+        assert len(list((tmp_path / "root" / "raw_img" / "x").iterdir())) == 16
+
+    budget(given(reshaped(original))(look))()
+
+
+def pairs(stages: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(stage, record) for stage, records in stages.items() for record in records]
+
+
+@pytest.mark.parametrize(("stage", "record"), pairs(FAST))
+def test_records_of_another_shape(stage, record, done, tmp_path, monkeypatch):
+    check_stage(stage, record, done, tmp_path, monkeypatch, settings(QUICK, max_examples=4))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("stage", "record"), pairs(FAST) + pairs(SLOW))
+def test_records_of_many_shapes(stage, record, done, tmp_path, monkeypatch):
+    n = 30 if stage in SLOW else 150
+    check_stage(stage, record, done, tmp_path, monkeypatch, settings(LONG, max_examples=n))
+
+
+# ---- what must not be in the code ------------------------------------------------------------------
+
+
+def test_no_code_is_read_from_files():
+    sources = [*PROJECT.glob("*.py"), *(PROJECT / "pipeline").rglob("*.py"), *(PROJECT / "original_src").glob("*.py")]
+    for path in sources:
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(
+            r"^\s*(import|from) (pickle|dill|marshal|shelve|yaml|joblib\.numpy_pickle)\b", source, re.M
+        )
+        assert not re.search(r"(?<![\w.])(eval|exec)\(|joblib\.load|load_model\(|shell=True|os\.system", source), path
+        for call in re.findall(r"np\.load\(.*", source):
+            assert "allow_pickle=False" in call, path
