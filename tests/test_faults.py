@@ -10,7 +10,6 @@ import csv
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ import config
 from pipeline import files
 from pipeline.settings import UserError
 
+resource = pytest.importorskip("resource", reason="needs the signals, links and limits of Unix")
 REDO = "--REDO=True"
 TRAINING = "02.feature_network_fine_tuning.py"
 TINY = ("--DATASET=x", "--TRAIN_DATASET=x", "--IMAGE_SIZE=75", "--PRETRAINED_WEIGHTS=random", "--EPOCHS=1",
