@@ -77,7 +77,7 @@ def length(vectors: np.ndarray) -> np.ndarray:
 
 
 def box_of(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the smallest rectangle that holds a mask, bool (H, W); empty slices where it holds nothing."""
+    """Rows and columns of the smallest rectangle that holds a mask, bool (H, W); empty where it holds nothing."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
 
@@ -429,8 +429,9 @@ def banner_height(image_bgr: np.ndarray) -> int:
     highest = min(len(image_bgr) // 4, len(image_bgr) - 16)
     if highest < 6:
         return 0
-    rows = image_bgr[: highest + 3].astype(np.int16)
-    same = (np.abs(rows - np.median(rows[1], axis=0)).max(axis=-1) < 30).mean(axis=1)  # share of each row
+    rows = image_bgr[: highest + 3, ::4]  # every fourth column tells as much, in a quarter of the time
+    colour = np.median(rows[1], axis=0)
+    same = cv2.inRange(rows, colour - 30, colour + 30).mean(axis=1) / 255  # share of each row
     # the line between is blended
     ends = np.flatnonzero((same[:-3] > 0.97) & (same[3:] < 0.05) & (same[:2].min() > 0.97))
     return int(ends[0]) + 2 if len(ends) and ends[0] > 4 else 0
