@@ -282,7 +282,9 @@ def check_weights_file(path: Path) -> None:
     try:
         with h5py.File(path, "r") as handle:
             visit(handle)
-    except OSError:
+    except settings.UserError:
+        raise
+    except Exception:  # h5py raises whatever HDF5 makes of damaged bytes
         raise settings.UserError(f"{files.shown(path)} is no HDF5 file (.h5) or is damaged") from None
 
 
