@@ -42,6 +42,7 @@ IMAGENET_URL = (
     "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 IMAGENET_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"  # as keras.applications checks it
+MAX_WEIGHT_BYTES = 100_000_000  # of one array in a weights file; the largest of InceptionV3 has 14 MB
 NO_ANSWER_SECONDS = 15  # a download without an answer is given up after this time
 TRY_AGAIN_SECONDS = 3600  # with "auto", a download that failed is not tried again for this time
 
@@ -262,7 +263,8 @@ def imagenet_path() -> Path | None:
 def check_weights_file(path: Path) -> None:
     """Raise UserError where `path` is no HDF5 file, or one that could read other files or run code.
 
-    Refused: links to other files, data sets stored outside or assembled from elsewhere, object types.
+    Refused: links to other files, data sets stored outside or assembled from elsewhere, object types, and data sets
+    over MAX_WEIGHT_BYTES, which a small compressed file can hold.
     """
     import h5py
 
@@ -278,6 +280,8 @@ def check_weights_file(path: Path) -> None:
                     f"{files.shown(path)}: {item.name} is of type {item.dtype} or stored elsewhere: "
                     "not taken as weights"
                 )
+            elif item.nbytes > MAX_WEIGHT_BYTES:
+                raise settings.UserError(f"{files.shown(path)}: {item.name} is too large for weights of InceptionV3")
 
     try:
         with h5py.File(path, "r") as handle:

@@ -220,6 +220,14 @@ def test_archive_of_zeros_takes_no_more_memory_than_its_file(compressed, root):
             files.read_npz(path, "x", ("a",))
 
 
+def test_weights_of_zeros_take_no_memory(root):
+    path = root / "bomb.h5"
+    with h5py.File(path, "w") as handle:
+        handle.create_dataset("kernel", shape=(10**12,), dtype=np.float32, chunks=(10**6,), compression="gzip")
+    with pytest.raises(UserError, match="too large"):
+        network.check_weights_file(path)
+
+
 # ---- settings from the command line ----------------------------------------------------------------
 
 NAMES = pipeline_settings.names()
