@@ -196,20 +196,21 @@ def _smoothed(som: MiniSom, sums: np.ndarray, sigma: float) -> np.ndarray:
     """
     if som.neighborhood.__name__ != "_gaussian":
         raise ValueError(f"train_batch knows the gaussian neighbourhood, not {som.neighborhood.__name__[1:]}")
-    rows, _, n = sums.shape
+    rows, cols, n = sums.shape
     xx, yy = som.get_euclidean_coordinates()
-    shift = xx[0]
+    # the columns of each shift: all of them, or every second one; slices, so that nothing is copied
+    columns = [slice(first, cols, 2) for first in range(min(2, cols))] if np.ptp(xx[0]) else [slice(cols)]
     across = np.exp(-((yy[0][:, None] - yy[0][None, :]) ** 2) / (2 * sigma**2))
     result = np.zeros_like(sums)
-    for here in np.unique(shift):
-        to = np.flatnonzero(shift == here)
-        for there in np.unique(shift):
-            source = np.flatnonzero(shift == there)
-            steps = np.arange(rows)[:, None] - np.arange(rows)[None, :] + here - there
+    for to in columns:
+        for source in columns:
+            steps = (
+                np.arange(rows)[:, None] - np.arange(rows)[None, :] + xx[0][to.start or 0] - xx[0][source.start or 0]
+            )
             along = np.exp(-(steps**2) / (2 * sigma**2))
-            part = along @ sums[:, source].reshape(rows, -1)  # (rows, len(source) * n)
-            part = part.reshape(rows, len(source), n)
-            result[:, to] += np.matmul(across[np.ix_(to, source)], part)  # over the columns, for each row
+            part = (along @ sums[:, source].reshape(rows, -1)).reshape(rows, -1, n)
+            for row in range(rows):  # over the columns
+                result[row, to] += across[to, source] @ part[row]
     return result
 
 
@@ -244,9 +245,12 @@ def train_batch(som: MiniSom, data: "Directions | np.ndarray", n_epochs: int, ch
                 sums[:, -1] += np.bincount(unit, minlength=n_units)
                 progress.update(len(part))
             smooth = _smoothed(som, sums.reshape(rows, cols, -1), sigma)
-            reached = smooth[..., -1] > 0
-            mean = smooth[reached][:, :-1] / smooth[reached][:, -1:]
-            som._weights[reached] = (1 - learning_rate) * som._weights[reached] + learning_rate * mean
+            total = smooth[..., -1:]
+            # a unit that no image reaches keeps its weights
+            rate = np.where(total > 0, learning_rate, 0)
+            som._weights *= 1 - rate
+            smooth *= rate / np.where(total > 0, total, 1)
+            som._weights += smooth[..., :-1]
 
 
 def assign(som: MiniSom, data: "Directions | np.ndarray") -> tuple[np.ndarray, np.ndarray]:
