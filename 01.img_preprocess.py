@@ -37,7 +37,8 @@ WORK_SIZE = 320  # longest side at which a product is looked for, pixels
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
-MIN_CLUTTERED = 0.02  # the same where the ground is cluttered: GrabCut's smaller finds are pieces of something
+GOOD_OVERLAP = 0.25  # `colour_overlap` of a mask that needs no rival
+SMALL_FIND = 0.04  # share of the image; on a cluttered ground less is a piece of something, if its overlap is not good
 MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
 STRIP = 512  # rows of a large image that are blended at a time
 
@@ -474,11 +475,13 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     rivals = [] if smooth is None else [(colour_overlap(small_lab, smooth), "plain", smooth)]
     rivals = [rival for rival in rivals if rival[0] <= 0.12 or not half_hidden]
     # a mask that shares next to no colour with its surroundings is good enough
-    if not (rivals and rivals[0][0] < 0.25 and ground.noise <= 0.6):
+    if not (rivals and rivals[0][0] < GOOD_OVERLAP and ground.noise <= 0.6):
         for mask in cluttered_masks(image_bgr, small_bgr, small_lab):
-            overlap = colour_overlap(small_lab, mask) if mask.mean() >= MIN_CLUTTERED else 1.0
+            overlap = colour_overlap(small_lab, mask)
+            if overlap > GOOD_OVERLAP and mask.mean() < SMALL_FIND:
+                overlap = 1.0
             rivals.append((overlap, "grabcut", mask))
-            if rivals[-1][0] < 0.25:
+            if overlap < GOOD_OVERLAP:
                 break
     overlap, method, mask = min(rivals, key=lambda rival: rival[0])
     return mask if method == "plain" else refined(mask, image_bgr), method, 1 - overlap
