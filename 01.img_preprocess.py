@@ -4,12 +4,12 @@
     python 01.img_preprocess.py --DATASET=bags --SAVE_MASKS=True
     python 01.img_preprocess.py --BACKGROUND_METHOD=sobel
 
-The product keeps its pixels, everything else becomes white. With BACKGROUND_METHOD = "auto" each image is looked at:
-a ground that a smooth surface of colour explains (white, gradient, studio) is removed by the distance to that surface,
-any other by GrabCut at a small size, started from the distance to the colours of the border. An alpha channel
-is taken as the mask. Where the mask can't be trusted the image keeps all its pixels: a product is never lost.
-Only new and changed images are done again; a changed setting redoes all. Images in img/D/ that this stage did not
-write are left alone.
+The product keeps its pixels, everything else becomes white: a frame and banners of one colour first, then the ground.
+With BACKGROUND_METHOD = "auto" each image is looked at: a ground that a smooth surface of colour explains (white,
+gradient, studio) is removed by the distance to that surface, any other by GrabCut at a small size, started from the
+distance to the colours of the border. An alpha channel is taken as the mask. Where the mask can't be trusted the image
+keeps all its pixels. Only new and changed images are done again; a changed setting redoes all. Images in img/D/ that
+this stage did not write are left alone.
 
 Reads: raw_img/D/
 Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after it, 0 and 255),
