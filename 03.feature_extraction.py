@@ -255,8 +255,9 @@ def earlier_rows(paths: dict[str, Path], origin: dict) -> tuple[dict[str, Row], 
     if config.REDO or record is None or not same_way(record["made_from"], origin):
         return {}, {}
     features = files.read_npy(paths["features"], STAGE, memory_map=True)
-    keys = [key for key in record["images"].values() if key]
-    return dict(zip(keys, features, strict=True)), {key: record[key] for key in ABOUT}
+    with files.as_written(paths["record"], STAGE):
+        keys = [key for key in record["images"].values() if key]
+        return dict(zip(keys, features, strict=True)), {key: record[key] for key in ABOUT}
 
 
 def same_way(one: dict, other: dict) -> bool:

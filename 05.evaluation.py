@@ -422,7 +422,8 @@ def main() -> None:
     inputs = {files.shown(path): files.fingerprint_file(path) for path in input_paths}
     origin = files.made_from(__file__, inputs, ["RANDOM_SEED", "BOOTSTRAP_RESAMPLES", "SILHOUETTE_MAX_IMAGES"])
     if files.up_to_date(result_path, origin):
-        print(table_text(files.read_json(result_path, "05.evaluation.py")))
+        with files.as_written(result_path, "05.evaluation.py"):
+            print(table_text(files.read_json(result_path, "05.evaluation.py")))
         files.unchanged([result_path])
         return
 
@@ -435,11 +436,16 @@ def main() -> None:
                                      "clustered: run 00.make_labels_true.py again")  # fmt: skip
     features_record = files.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
     result = {"n_images": len(images), "n_clusters": len(set(labels_pred))}
-    result |= evaluate([label_of.get(name, "") for name in images], labels_pred, known_models(features_record))
+    with files.as_written(data_dir / "features.json", "03.feature_extraction.py"):
+        known = known_models(features_record)
+    result |= evaluate([label_of.get(name, "") for name in images], labels_pred, known)
     result["silhouette"] = silhouette(features, labels_pred, config.SILHOUETTE_MAX_IMAGES, config.RANDOM_SEED)
-    result |= {name: clustering.get(name) for name in ("quantization_error", "topographic_error")}
-    result["initial_weights"] = features_record.get("initial_weights")
-    result["warnings"] = warnings_of(result, features_record)
+    with files.as_written(data_dir / "clustering.json", stage_04):
+        for name in ("quantization_error", "topographic_error"):
+            result[name] = None if clustering.get(name) is None else float(clustering[name])
+    with files.as_written(data_dir / "features.json", "03.feature_extraction.py"):
+        result["initial_weights"] = features_record.get("initial_weights")
+        result["warnings"] = warnings_of(result, features_record)
     seconds = time.perf_counter() - begin
     files.write_record(result_path, origin, [], **result, seconds=round(seconds, 2))
     print(table_text(result))

@@ -82,8 +82,9 @@ def main() -> None:
         if config.PROJECTOR:
             outputs += handover.write_projector(found, tiles, result_dir / "projector")
         n_placed, n_kept = handover.write_cluster_folders(found, result_dir / "clusters")
-        facts = page.facts_of(found, clustering, evaluation, unreadable, origin["settings"])
-        outputs.append(page.write_page(found, grid, som, typical, tiles, plane, facts))
+        with files.as_written(evaluation_path, STAGE_05):
+            facts = page.facts_of(found, clustering, evaluation, unreadable, origin["settings"])
+            outputs.append(page.write_page(found, grid, som, typical, tiles, plane, facts))
         del tiles  # Windows can't remove a file that is still mapped
     seconds = time.perf_counter() - begin
     files.write_record(record_path, origin, outputs, n_images=len(found.names), seconds=round(seconds, 2))

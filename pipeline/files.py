@@ -418,6 +418,15 @@ def recorded(path: Path, record_path: Path) -> dict | None:
     return record if good else None
 
 
+@contextlib.contextmanager
+def as_written(path: Path, stage: str) -> Iterator[None]:
+    """Raise UserError where what is done with the content of `path` fails since `stage` never wrote it like that."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{shown(path)} does not hold what {stage} writes: run {stage} --REDO=True") from error
+
+
 def check_in_step(output: Path, record_path: Path, inputs: Sequence[Path], stage: str) -> None:
     """Raise UserError where the record says that `output` was made from other `inputs` (files) than those there now."""
     record = read_record(record_path)

@@ -319,14 +319,17 @@ def write_report(context: dict, data: dict, sprites: list[bytes], sprite_facts: 
         name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for name, text in (("script", script), ("style", style))
     }
-    page = environment.get_template("report.html").render(
-        **context,
-        script=script,
-        style=style,
-        digest=digest,
-        data=embedded(data | {"sprites": sprite_facts}),
-        sprites=[base64.b64encode(sprite).decode() for sprite in sprites],
-    )
+    context |= {
+        "script": script,
+        "style": style,
+        "digest": digest,
+        "data": embedded(data | {"sprites": sprite_facts}),
+        "sprites": [base64.b64encode(sprite).decode() for sprite in sprites],
+    }
+    try:
+        page = environment.get_template("report.html").render(context)
+    except jinja2.UndefinedError as error:
+        raise LookupError(f"{path.name}: {error}") from error
     with files.whole(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
