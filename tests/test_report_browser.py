@@ -156,7 +156,7 @@ def test_hostile_file_names_do_nothing(page):
 def test_every_photograph_shows_its_own_picture(page):
     """The place of a photograph in its sprite is measured: its middle has the colour of the drawn box."""
     in_view(page, "#cards")
-    until(page, "document.querySelector('#cards .photo')?.style.backgroundImage.includes('blob:')")
+    until(page, "document.querySelectorAll('#cards .photo[style*=\"blob:\"]').length > 20")
     measured = page.execute_async_script(
         """const done = arguments[0];
         const all = [...document.querySelectorAll('#cards .photo')];
