@@ -11,7 +11,7 @@ TRAIN_DATASET = "sample_train"  # folder raw_img/<TRAIN_DATASET>: labelled photo
 
 # ---- every stage ---------------------------------------------------------------------------------
 RANDOM_SEED = 0  # integer from 0; the same seed gives the same files on the same machine
-N_JOBS = 0  # worker processes or threads; 0 = one per core
+N_JOBS = 0  # worker threads or processes, and on Linux cores used; 0 = all. Files are the same for any number
 REDO = False  # True: do a stage again although its inputs and settings have not changed
 
 # ---- 00.make_labels_true -------------------------------------------------------------------------

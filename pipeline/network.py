@@ -136,7 +136,11 @@ def silent_stderr() -> Iterator[None]:
 
 
 def tensorflow() -> ModuleType:
-    """Import TensorFlow without its greetings, with N_JOBS threads where that is set."""
+    """Import TensorFlow without its greetings, with as many threads as the machine has cores.
+
+    Not as many as N_JOBS: each number of threads adds up gradients in another order, and trains other weights. N_JOBS
+    says on how many cores these threads run (`settings.keep_to_cores`), which changes nothing.
+    """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
     # without an NVIDIA driver TensorFlow logs an error about it at each start; what fails is raised in any case
@@ -146,8 +150,7 @@ def tensorflow() -> ModuleType:
         import tensorflow as tf
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # keras calls .h5 a legacy format at each save
-    if config.N_JOBS:
-        tf.config.threading.set_intra_op_parallelism_threads(config.N_JOBS)
+    tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
     return tf
 
 

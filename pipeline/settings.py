@@ -7,9 +7,11 @@ against `VALID`. A user's mistake is a `UserError`: one sentence on stderr and a
 """
 
 import ast
+import contextlib
 import difflib
 import errno
 import os
+import random
 import re
 import sys
 from collections.abc import Callable
@@ -199,6 +201,21 @@ def n_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def keep_to_cores() -> None:
+    """Run this process, and those it starts, on N_JOBS of the cores it may use, where the system can (Linux).
+
+    So NumPy's and TensorFlow's threads use no more cores than that, though their number stays what it is: sums over
+    another number of threads would be others in the last digits. Which cores: any, as two runs must not share them.
+    """
+    if not config.N_JOBS or sys.platform != "linux":
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    chosen = random.SystemRandom().sample(cores, min(config.N_JOBS, len(cores)))
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread.name), chosen)
+
+
 def parsed(name: str, text: str) -> object:
     """Turn the text after `--NAME=` into a value of the kind that `config.py` has.
 
@@ -277,6 +294,7 @@ def run(main: Callable[[], None], doc: str) -> None:
         for name, value in apply_overrides(arguments).items():
             print(f"{name} = {value!r}")
         check()
+        keep_to_cores()
         for folder in files.written_dirs():
             files.inside(folder / "a file")
         with alone(files.root(), Path(sys.argv[0]).name):
