@@ -39,6 +39,8 @@ EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's
 MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
 GOOD_OVERLAP = 0.25  # `colour_overlap` of a mask that needs no rival
 SMALL_FIND = 0.04  # share of the image; on a cluttered ground less is a piece of something, if its overlap is not good
+WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
+N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
 MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
 STRIP = 512  # rows of a large image that are blended at a time
 
@@ -197,16 +199,28 @@ def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
     strong[parts[distance > np.clip(distance.max() / 2, weakest, 12)]] = True
     strong[0] = False
     side = max(mask.shape)
-    mask[box] = fill_holes(
-        without_text(strong[parts], side), np.where(shadow, 0, distance * np.float32(3 / weakest)), side
-    )
+    found = without_text(strong[parts], lab, side)
+    white = float(surface[..., 0].mean()) > WHITE
+    mask[box] = fill_holes(found, np.where(shadow, 0, distance * np.float32(3 / weakest)), side, white)
     return mask
 
 
-def without_text(mask: np.ndarray, side: int) -> np.ndarray:
-    """Keep the largest part of a mask (H, W) and those of 30 % of its area that do not look like a line of text.
+def cell_of_colour(lab: np.ndarray) -> np.ndarray:
+    """The cube of 10 x 10 x 10 that a colour lies in: float32 L*a*b* (..., 3) -> int32 (...), less than N_CELLS."""
+    return ((lab + np.float32([0, 130, 130])) / 10).astype(np.int32) @ np.array([26 * 26, 26, 1], np.int32)
 
-    Parts nearer to each other than 3 % of the image's longest side count as one, so the letters of a word do.
+
+def likeness(cells: np.ndarray, other: np.ndarray) -> float:
+    """Bhattacharyya coefficient of the histograms of two sets of cells, (n,) and (m,): 0 nothing in common, 1 alike."""
+    both = (np.bincount(part, minlength=N_CELLS) / max(1, len(part)) for part in (cells, other))
+    return float(np.sqrt(next(both) * next(both)).sum())
+
+
+def without_text(mask: np.ndarray, lab: np.ndarray, side: int) -> np.ndarray:
+    """Keep the largest part of a mask (H, W) and those that belong to it and do not look like a line of text.
+
+    These have 30 % of its area, or 3 % and colours like its own: the pieces of a set, not a badge. Parts nearer to each
+    other than 3 % of the image's longest side count as one, so the letters of a word do.
     """
     joined = cv2.dilate(mask.astype(np.uint8), disc(max(1, round(0.014 * side))))
     n, parts, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
@@ -215,36 +229,43 @@ def without_text(mask: np.ndarray, side: int) -> np.ndarray:
     area = np.bincount(parts[mask], minlength=n)
     largest = area.argmax()
     keep = area >= 0.3 * area[largest]
-    for i in np.flatnonzero(keep):
+    main = cell_of_colour(lab[keep[parts] & mask])  # (n_pixels,)
+    for i in np.flatnonzero(area >= 0.03 * area[largest]):
         x, y, w, h, _ = boxes[i]
         if i != largest:
             rows, columns = np.nonzero((parts[y : y + h, x : x + w] == i) & mask[y : y + h, x : x + w])
             tall, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
-            keep[i] = tall > 0.13 * side or wide < 1.8 * tall
+            of_it = keep[i] or likeness(cell_of_colour(lab[y + rows, x + columns]), main) > 0.3
+            keep[i] = of_it and (tall > 0.13 * side or wide < 1.8 * tall)
     keep[0] = False
     return keep[parts] & mask
 
 
-def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int) -> np.ndarray:
+def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -> np.ndarray:
     """Close gaps narrower than 1 % of the image's longest side and fill holes, but for those that show the ground.
 
-    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels; in a narrow one most lie on the
-    blend with the product. A product of the ground's own colour, such as a line drawing, has such holes too: where they
-    would take more than half of the filled product, they are filled.
+    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels, in a narrow one most lie on the
+    blend with the product, and its rim stands out as the outline does: a highlight or a pale part fades into the rest.
+    On a `white` ground a line drawing has such holes too: where they would take more than half of the filled product,
+    they are filled.
     """
     radius = max(1, round(0.003 * side))
     pad = radius + 2
     framed = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
-    near = cv2.copyMakeBorder((distance < 4).astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    distance = cv2.copyMakeBorder(distance, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=np.inf)
     closed = cv2.morphologyEx(framed, cv2.MORPH_CLOSE, disc(radius))
     n, parts, boxes, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
     open_ = closed == 0
     outside = open_ & (parts == parts[0, 0])
     holes = open_ & ~outside
     size = boxes[:, cv2.CC_STAT_AREA]
-    shows_ground = (np.bincount(parts[near > 0], minlength=n) > 0.3 * size) & (size > 0.001 * side * side)
+    near = np.bincount(parts[distance < 4], minlength=n)
+    rim = open_ & (cv2.dilate(closed, np.ones((3, 3), np.uint8)) > 0)
+    height = np.minimum(cv2.dilate(np.where(closed, distance, 0), np.ones((7, 7), np.uint8))[rim], 60)
+    height = np.bincount(parts[rim], height, n) / np.maximum(1, np.bincount(parts[rim], minlength=n))
+    shows_ground = (near > 0.3 * size) & (height > 0.8 * height[parts[0, 0]]) & (size > 0.001 * side * side)
     ground = shows_ground[parts] & holes
-    if ground.sum() > 0.5 * (closed.sum() + holes.sum()):
+    if white and ground.sum() > 0.5 * (closed.sum() + holes.sum()):
         ground[:] = False
     # what closing added beside the ground is a fine detail's surroundings, elsewhere it is a gap in the product
     reached = cv2.dilate((outside | ground).astype(np.uint8), disc(radius + 1)) > 0
@@ -317,14 +338,9 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     around = cv2.dilate(mask, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > cv2.dilate(
         mask, np.ones((3, 3), np.uint8)
     )
-    # cells of 10 x 10 x 10: L* in 0..10, a* and b* in 0..25
     # averaged over 5 x 5, so that fine noise counts as the colour it looks like from afar
-    cells = ((cv2.blur(lab, (5, 5)) + np.float32([0, 130, 130])) / 10).astype(np.int32) @ np.array(
-        [26 * 26, 26, 1], np.int32
-    )  # (H, W)
-    product = np.bincount(cells[mask > 0], minlength=11 * 26 * 26) / max(1, mask.sum())
-    ground = np.bincount(cells[around], minlength=11 * 26 * 26) / max(1, around.sum())
-    return float(np.sqrt(product * ground).sum()) if around.any() and mask.any() else 1.0
+    cells = cell_of_colour(cv2.blur(lab, (5, 5)))  # (H, W)
+    return likeness(cells[mask > 0], cells[around]) if around.any() and mask.any() else 1.0
 
 
 def focus(image_bgr: np.ndarray, width: int, height: int) -> np.ndarray:
