@@ -6,13 +6,18 @@
 
 Takes the arguments of run_all.py; --limit-mb and --limit-files are what a smaller machine would allow a process
 (RLIMIT_DATA and RLIMIT_NOFILE, `ulimit -d` and `-n`). Runs the stages with --REDO=True, each as its own process, and
-prints for each the seconds; the peak of the memory of its own of all its processes together (anonymous pages, which
-can't be given back, looked at 20 times a second); and the peak resident memory of the largest of them, which counts
-the pages of mapped files too. Linux.
+prints for each the seconds and, looked at 20 times a second, the peaks of
+- the memory that it holds: resident pages of all its processes together, those of the interpreter and the libraries
+  included (of the process that has most of these: they share them), without mapped files below the root, whose pages
+  the system drops when it needs room;
+- the part of it that is its own (anonymous pages and shared memory: what the stage itself asked for);
+- the mapped files that were left out.
+Linux.
 """
 
 import argparse
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -20,11 +25,13 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 import run_all  # noqa: E402
+from pipeline import files  # noqa: E402
 
 
 def children_of() -> dict[int, list[int]]:
@@ -40,29 +47,47 @@ def children_of() -> dict[int, list[int]]:
     return found
 
 
-def own_memory(pid: int) -> float:
-    """Anonymous memory of a process, those it started and theirs, in MB."""
-    children, todo, total = children_of(), [pid], 0
+class Memory(NamedTuple):
+    """Resident memory in MB."""
+
+    held: float
+    own: float
+    mapped: float
+
+
+def kilobytes(text: str, *names: str) -> int:
+    """Sum of the lines "NAME:  123 kB" of a file of /proc."""
+    return sum(int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M) if name in names)
+
+
+def memory_of(pid: int, root: str) -> Memory:
+    """What a process, those it started and theirs have in memory; `root`: files below it are left out of `held`."""
+    children, todo, own, libraries, mapped = children_of(), [pid], 0, 0, 0
     while todo:
-        one = todo.pop()
-        todo += children[one]
+        one = Path(f"/proc/{todo.pop()}")
+        todo += children[int(one.name)]
         try:
-            lines = Path(f"/proc/{one}/status").read_text().splitlines()
-        except OSError:
+            own += kilobytes((one / "smaps_rollup").read_text(), "Pss_Anon", "Pss_Shmem")
+            file_pages, data = kilobytes((one / "status").read_text(), "RssFile"), 0
+            if root in (one / "maps").read_text():
+                for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", (one / "smaps").read_text(), flags=re.M):
+                    data += kilobytes(mapping, "Rss") if root in mapping.partition("\n")[0] else 0
+        except OSError:  # it has ended
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
-    return total / 2**10
+        libraries, mapped = max(libraries, file_pages - data), max(mapped, data)
+    return Memory((own + libraries) / 2**10, own / 2**10, mapped / 2**10)
 
 
-def watched(process: subprocess.Popen, peak: list[float]) -> None:
-    """Keep the highest `own_memory` of `process` in `peak` until it ends."""
+def watch(process: subprocess.Popen, peaks: list[Memory]) -> None:
+    """Keep the highest values of `memory_of` in `peaks[0]` until `process` ends."""
+    root = str(files.root())
     while process.returncode is None:
-        peak[0] = max(peak[0], own_memory(process.pid))
+        peaks[0] = Memory(*map(max, peaks[0], memory_of(process.pid, root)))
         time.sleep(0.05)
 
 
-def measured(step: run_all.Step, overrides: list[str], limits: dict[int, int]) -> tuple[float, float, float, int]:
-    """Run a stage; returns its seconds, its own peak memory, the resident one of its largest process, its exit code."""
+def measured(step: run_all.Step, overrides: list[str], limits: dict[int, int]) -> tuple[float, Memory, int]:
+    """Run a stage; returns its seconds, its peak memory and its exit code."""
 
     def limit() -> None:
         for what, value in limits.items():
@@ -71,13 +96,12 @@ def measured(step: run_all.Step, overrides: list[str], limits: dict[int, int]) -
     begin = time.perf_counter()
     arguments = [sys.executable, str(PROJECT / step.stage), *run_all.arguments_of(step, overrides), "--REDO=True"]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, preexec_fn=limit)
-    peak = [0.0]
-    watcher = threading.Thread(target=watched, args=(process, peak), daemon=True)
+    peaks = [Memory(0, 0, 0)]
+    watcher = threading.Thread(target=watch, args=(process, peaks), daemon=True)
     watcher.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    process.wait()
     watcher.join()
-    return time.perf_counter() - begin, peak[0], usage.ru_maxrss / 2**10, process.returncode
+    return time.perf_counter() - begin, peaks[0], process.returncode
 
 
 def main() -> int:
@@ -91,10 +115,11 @@ def main() -> int:
     options, overrides = run_all.parsed_arguments()
     steps = run_all.steps_of(options, overrides)
     print(f"{os.cpu_count()} cores; limits: {asked.limit_mb} MB, {asked.limit_files} files\n")
-    print("| stage | data set | seconds | own MB | resident MB |\n|---|---|---|---|---|")
+    print("| stage | data set | seconds | held MB | own MB | mapped MB |\n|---|---|---|---|---|---|")
     for step in steps:
-        seconds, own, largest, exit_code = measured(step, overrides, limits)
-        print(f"| `{step.stage}` | {step.dataset} | {seconds:.1f} | {own:.0f} | {largest:.0f} |", flush=True)
+        seconds, peak, exit_code = measured(step, overrides, limits)
+        cells = " | ".join(f"{value:.0f}" for value in peak)
+        print(f"| `{step.stage}` | {step.dataset} | {seconds:.1f} | {cells} |", flush=True)
         if exit_code not in (0, run_all.NO_LABELS):
             return exit_code
     return 0
