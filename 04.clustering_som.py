@@ -29,11 +29,11 @@ Config: DATASET, RANDOM_SEED, N_JOBS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TO
 import hashlib
 import heapq
 import random
+import tempfile
 import time
 from typing import NamedTuple
 
 import igraph
-import joblib
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -48,7 +48,6 @@ WORSE = 0.6  # share of the best silhouette under which the last scale of a row 
 VOTERS = 10  # neighbours that vote on an image's cluster, at most
 CANDIDATES = 3000  # images among which the neighbours of an image are looked for, at least
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
-HELD_VALUES = 1 << 27  # features kept in memory up to this number of values (512 MB), else read when needed
 NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is looked for again
 APART = 0.1  # weight of the silhouette (relative to that of the best scale) beside stability
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
@@ -135,10 +134,10 @@ def means_of(data: "som.Directions | np.ndarray", group: np.ndarray, n_groups: i
     """Mean of each group's rows, (n_groups, n_features) float32; zeros for a group of none. group : (m,), 0.. ."""
     sums = np.zeros((n_groups, data.shape[1]))
     for rows in som.chunks(*data.shape):
-        part = data[rows]
-        member = sparse.csr_matrix((np.ones(len(part)), (group[rows], np.arange(len(part)))), (n_groups, len(part)))
-        sums += member @ part
-    return (sums / np.maximum(np.bincount(group, minlength=n_groups), 1)[:, None]).astype(np.float32)
+        found, sum_of_found = som.sums_of(data[rows], group[rows])
+        sums[found] += sum_of_found
+    sums /= np.maximum(np.bincount(group, minlength=n_groups), 1)[:, None]
+    return sums.astype(np.float32)
 
 
 def tiles(centres: np.ndarray, unit_of_image: np.ndarray) -> list[Tile]:
@@ -286,12 +285,6 @@ class Scale(NamedTuple):
     apart: np.ndarray  # (m,) float32, silhouettes
 
 
-def at_scale(k: int, neighbours, similarity, data, tiling: list[Tile], seed: int) -> Scale:
-    """Step 3 for one graph, and the silhouettes of what it finds."""
-    cluster = voted(communities(neighbours[:, :k], seed), neighbours, similarity)
-    return Scale(k, cluster, silhouette(data, cluster, tiling))
-
-
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
     """Group the images at each scale of SCALES (up to m / 5 neighbours).
 
@@ -300,17 +293,16 @@ def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: in
     m = len(data)
     rows = [[k for k in row if k <= max(min(3, m // 3), m // 5)] for row in SCALES]
     neighbours, similarity = nearest_images(data, tiling, max(k for row in rows for k in row))
-    # workers take a second to start; arrays are sent to them, since joblib's shared copies of them in /dev/shm may be
-    # removed while in use (seen with joblib 1.6)
-    run = joblib.Parallel(n_jobs=settings.n_jobs() if m > 2000 else 1, max_nbytes=None)
     found: list[Scale] = []
     for row in tqdm([row for row in rows if row], desc="scales", disable=None):
-        found += run(joblib.delayed(at_scale)(k, neighbours, similarity, data, tiling, seed) for k in row)
+        for k in row:
+            cluster = voted(communities(neighbours[:, :k], seed), neighbours, similarity)
+            found.append(Scale(k, cluster, silhouette(data, cluster, tiling)))
         reached = [scale.apart.mean() for scale in found]
         if reached[-1] < WORSE * max(reached):
             break
     found.sort(key=lambda scale: int(scale.cluster.max()))
-    return found, neighbours[:, : 2 * VOTERS], similarity[:, : 2 * VOTERS]
+    return found, neighbours[:, : 2 * VOTERS].copy(), similarity[:, : 2 * VOTERS].copy()
 
 
 def stability(scales: list[Scale]) -> np.ndarray:
@@ -435,16 +427,20 @@ def train(features: np.ndarray) -> Training:
     grid = train_map(every, len(rows_used))
     units, distances = som.assign(grid, every)
     weights = grid.get_weights().astype(np.float32)
+    del grid  # in float64
     m = len(rows_used)
     if m < 4:  # too few to say what is near: each is its own cluster
         partitions, best, interval = np.arange(m, dtype=np.int32)[None], 0, np.array([m, m])
         neighbours, similarity = np.empty((m, 0), np.int32), np.empty((m, 0), np.float32)
     else:
-        if m * features.shape[1] <= HELD_VALUES:
-            data = data[:]
         unit = units[rows_used, 0]
-        centres = means_of(data, unit, weights.shape[0] * weights.shape[1]).reshape(weights.shape)
-        scales, neighbours, similarity = all_scales(data, tiles(centres, unit), config.RANDOM_SEED)
+        with tempfile.TemporaryFile(dir=files.data_dir(config.DATASET)) as handle:
+            data = data.kept(handle)
+            centres = means_of(data, unit, weights.shape[0] * weights.shape[1]).reshape(weights.shape)
+            tiling = tiles(centres, unit)
+            del centres
+            scales, neighbours, similarity = all_scales(data, tiling, config.RANDOM_SEED)
+            del data  # Windows can't remove a file that is still mapped
         best, interval = best_scale(scales, config.RANDOM_SEED)
         partitions = [scale.cluster for scale in scales]
         whole = joined(partitions[best], neighbours)

@@ -6,15 +6,16 @@ MiniSom (the map that users know: weights, topology, neighbourhood, U-matrix) st
 memory-mapped array, so that memory does not grow with the number of images.
 """
 
+import io
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from minisom import MiniSom
-from scipy import sparse
 from scipy.sparse.linalg import svds
 from tqdm import tqdm
 
-CHUNK_VALUES = 1 << 22  # values of a chunk's images, and of its distances to all units: 16 MB of float32 each
+CHUNK_VALUES = 1 << 20  # values of a chunk's images, and of its distances to all units: 4 MB of float32 each
 PCA_SAMPLE = 4096  # images that the principal components are taken from
 ROUNDING = 1e-6  # a direction that differs from the centre by no more than this in any feature is the centre
 TIE = 1e-5  # units this close to the nearest (relative to the squared lengths) are compared again in float64
@@ -53,6 +54,13 @@ class Directions:
         """Directions of the given rows, ndarray of shape (n_rows, n_features), float32."""
         return _of_length_one(_of_length_one(self._read(rows), 0) - self.centre, ROUNDING)
 
+    def kept(self, handle: io.IOBase) -> np.ndarray:
+        """All directions, converted once, as a memory map in the open file `handle`."""
+        for part in chunks(*self.shape):
+            handle.write(np.ascontiguousarray(self[part]))
+        handle.flush()
+        return np.asarray(np.memmap(handle, np.float32, "r", shape=self.shape))
+
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         return np.asarray(self.features[rows if self.rows is None else self.rows[rows]], np.float32)
 
@@ -70,6 +78,16 @@ def chunks(n_rows: int, width: int) -> Iterator[slice]:
     """Slices of 0..n_rows that hold at most CHUNK_VALUES values where a row holds `width`."""
     step = max(1, CHUNK_VALUES // max(1, width))
     return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
+
+
+def sums_of(part: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The groups that occur, ascending, and the sum of each one's rows, float64 (n_occurring, n_features).
+
+    part : ndarray of shape (n_rows, n_features); group : int ndarray of shape (n_rows,)
+    """
+    order = np.argsort(group, kind="stable")
+    found, start = np.unique(group[order], return_index=True)
+    return found, np.add.reduceat(part[order], start, axis=0, dtype=np.float64)
 
 
 def map_shape(n_images: int, images_per_unit: float, max_units: int) -> tuple[int, int]:
@@ -127,12 +145,14 @@ def initialise(som: MiniSom, data: "Directions | np.ndarray", how: str, random_s
             som._weights.reshape(-1, n_features)[part] = data[drawn[part]]
         return
     picked = np.unique(np.linspace(0, len(data) - 1, min(len(data), PCA_SAMPLE)).astype(np.int64))
-    sample = data[picked].astype(np.float64)
-    mean = sample.mean(axis=0)
-    sample -= mean
+    sample = np.empty((len(picked), n_features), np.float32)
+    for part in chunks(*sample.shape):
+        sample[part] = data[picked[part]]
+    mean = sample.mean(axis=0, dtype=np.float64)
+    sample -= mean.astype(np.float32)
     axes = np.zeros((2, n_features))
-    if min(sample.shape) > 3 and np.abs(sample).max() > 1e-9:
-        start = np.random.default_rng(random_seed).standard_normal(min(sample.shape))
+    if min(sample.shape) > 3 and max(sample.max(), -sample.min()) > 1e-6:
+        start = np.random.default_rng(random_seed).standard_normal(min(sample.shape)).astype(np.float32)
         _, scale, vectors = svds(sample, k=2, v0=start, maxiter=500, tol=1e-4)
     else:
         _, scale, vectors = np.linalg.svd(sample, full_matrices=False)
@@ -144,23 +164,37 @@ def initialise(som: MiniSom, data: "Directions | np.ndarray", how: str, random_s
     som._weights[:] = mean + along[:, None, None] * axes[0] + across[None, :, None] * axes[1]
 
 
-def nearest_units(data: np.ndarray, weights: np.ndarray, n_units: int = 1) -> np.ndarray:
+class Codebook(NamedTuple):
+    """The weights of all units, and what the distances to them need, once for many chunks of images."""
+
+    weights: np.ndarray  # (n_all_units, n_features) float64
+    doubled: np.ndarray  # (n_all_units, n_features) float32, -2 times the weights
+    lengths: np.ndarray  # (n_all_units,) float32, squared
+
+
+def codebook_of(weights: np.ndarray) -> Codebook:
+    """weights : ndarray of shape (n_all_units, n_features), float64."""
+    doubled = weights.astype(np.float32)
+    doubled *= -2
+    return Codebook(weights, doubled, np.einsum("uf,uf->u", weights, weights).astype(np.float32))
+
+
+def nearest_units(data: np.ndarray, codebook: Codebook, n_units: int = 1) -> np.ndarray:
     """The nearest units of each row, nearest first: ndarray of shape (n_rows, n_units), int64.
 
     Parameters
     ----------
     data : ndarray of shape (n_rows, n_features), float32; a chunk: its distances to all units are held in memory
-    weights : ndarray of shape (n_all_units, n_features), float64
     n_units : from 1 to n_all_units
 
     Units whose float32 distances are too close to tell apart are compared again in float64, and equal ones are
     settled by the lower index: the answer does not depend on how BLAS cuts the product into blocks.
     """
-    lengths = np.einsum("uf,uf->u", weights, weights)
+    weights = codebook.weights
     data_lengths = np.einsum("if,if->i", data, data)
-    distances = data @ (-2 * weights.T.astype(np.float32))  # (n_rows, n_all_units), squared, less |row|^2
-    distances += lengths.astype(np.float32)
-    tolerance = np.float32(TIE) * (data_lengths + np.float32(lengths.max()))
+    distances = data @ codebook.doubled.T  # (n_rows, n_all_units), squared, less |row|^2
+    distances += codebook.lengths
+    tolerance = np.float32(TIE) * (data_lengths + codebook.lengths.max())
     every = np.arange(len(data))
     units = np.empty((len(data), n_units), np.int64)
     for rank in range(n_units):
@@ -187,31 +221,32 @@ def _squared(data: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.einsum("if,if->i", gap, gap)
 
 
-def _smoothed(som: MiniSom, sums: np.ndarray, sigma: float) -> np.ndarray:
-    """Sum over all units c of the neighbourhood h(c, unit) times `sums[c]`, for every unit.
+def _smooth(som: MiniSom, sums: np.ndarray, sigma: float) -> None:
+    """Replace `sums` by the sum over all units c of the neighbourhood h(c, unit) times `sums[c]`, for every unit.
 
-    sums : ndarray of shape (rows, cols, n), float64. The Gaussian is a product of one factor along the rows and one
-    along the columns; on a hexagonal map, where every second column is shifted by half a unit along the rows, that
-    holds for each pair of shifts.
+    sums : ndarray of shape (rows, cols, n), float64. What belongs to one feature is smoothed on its own, some of them
+    at a time, so that no second array of this size is needed. The Gaussian is a product of one factor along the rows
+    and one along the columns; on a hexagonal map, where every second column is shifted by half a unit along the rows,
+    that holds for each pair of shifts.
     """
     if som.neighborhood.__name__ != "_gaussian":
         raise ValueError(f"train_batch knows the gaussian neighbourhood, not {som.neighborhood.__name__[1:]}")
     rows, cols, n = sums.shape
     xx, yy = som.get_euclidean_coordinates()
-    # the columns of each shift: all of them, or every second one; slices, so that nothing is copied
+    # the columns of each shift: all of them, or every second one
     columns = [slice(first, cols, 2) for first in range(min(2, cols))] if np.ptp(xx[0]) else [slice(cols)]
     across = np.exp(-((yy[0][:, None] - yy[0][None, :]) ** 2) / (2 * sigma**2))
-    result = np.zeros_like(sums)
-    for to in columns:
-        for source in columns:
-            steps = (
-                np.arange(rows)[:, None] - np.arange(rows)[None, :] + xx[0][to.start or 0] - xx[0][source.start or 0]
-            )
-            along = np.exp(-(steps**2) / (2 * sigma**2))
-            part = (along @ sums[:, source].reshape(rows, -1)).reshape(rows, -1, n)
-            for row in range(rows):  # over the columns
-                result[row, to] += across[to, source] @ part[row]
-    return result
+    for some in chunks(n, rows * cols):
+        block = sums[..., some].copy()
+        sums[..., some] = 0
+        for to in columns:
+            for source in columns:
+                shift = xx[0][to.start or 0] - xx[0][source.start or 0]
+                steps = np.arange(rows)[:, None] - np.arange(rows)[None, :] + shift
+                along = np.exp(-(steps**2) / (2 * sigma**2))
+                part = (along @ block[:, source].reshape(rows, -1)).reshape(rows, -1, block.shape[2])
+                for row in range(rows):  # over the columns
+                    sums[row, to, some] += across[to, source] @ part[row]
 
 
 def train_batch(som: MiniSom, data: "Directions | np.ndarray", n_epochs: int, chunk_rows: int | None = None) -> None:
@@ -233,18 +268,17 @@ def train_batch(som: MiniSom, data: "Directions | np.ndarray", n_epochs: int, ch
         for epoch in range(n_epochs):
             learning_rate = som._learning_rate_decay_function(som._learning_rate, epoch, n_epochs)
             sigma = som._sigma_decay_function(som._sigma, epoch, n_epochs)
-            weights = som._weights.reshape(n_units, n_features)
+            codebook = codebook_of(som._weights.reshape(n_units, n_features))
             sums = np.zeros((n_units, n_features + 1))  # the last column counts the images
             for start in range(0, len(data), step):
                 part = np.asarray(data[start : start + step], np.float32)
-                unit = nearest_units(part, weights)[:, 0]
-                member = sparse.csr_matrix(
-                    (np.ones(len(part)), (unit, np.arange(len(part)))), shape=(n_units, len(part))
-                )
-                sums[:, :-1] += member @ part
+                unit = nearest_units(part, codebook)[:, 0]
+                hit, sum_of_hit = sums_of(part, unit)
+                sums[hit, :-1] += sum_of_hit
                 sums[:, -1] += np.bincount(unit, minlength=n_units)
                 progress.update(len(part))
-            smooth = _smoothed(som, sums.reshape(rows, cols, -1), sigma)
+            smooth = sums.reshape(rows, cols, -1)
+            _smooth(som, smooth, sigma)
             total = smooth[..., -1:]
             # a unit that no image reaches keeps its weights
             rate = np.where(total > 0, learning_rate, 0)
@@ -259,11 +293,12 @@ def assign(som: MiniSom, data: "Directions | np.ndarray") -> tuple[np.ndarray, n
     Returns units (n_images, 2) int32 and distances (n_images, 2) float32; on a map of one unit the second repeats it.
     """
     weights = som._weights.reshape(-1, som._weights.shape[2])
+    codebook = codebook_of(weights)
     units = np.zeros((len(data), 2), np.int32)
     distances = np.zeros((len(data), 2), np.float32)
     for rows in chunks(len(data), max(weights.shape)):
         part = np.asarray(data[rows], np.float32)
-        units[rows] = nearest_units(part, weights, min(2, len(weights)))
+        units[rows] = nearest_units(part, codebook, min(2, len(weights)))
         for rank in (0, 1):
             distances[rows, rank] = np.sqrt(_squared(part, weights[units[rows, rank]]))
     return units, distances

@@ -72,7 +72,7 @@ def test_other_neighbourhoods_are_refused():
 def test_equal_distances_go_to_the_lower_unit():
     weights = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
     data = np.array([[1.0, 1.0], [1.0, -1.0], [0.0, -2.0]], np.float32)
-    assert som.nearest_units(data, weights, 2).tolist() == [[0, 1], [1, 2], [2, 1]]
+    assert som.nearest_units(data, som.codebook_of(weights), 2).tolist() == [[0, 1], [1, 2], [2, 1]]
 
 
 def test_pca_initialisation_spans_the_two_main_directions():
