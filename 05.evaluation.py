@@ -11,7 +11,7 @@ scored on their own. Without labels, the silhouette and the map's errors are wha
 Reads:  data/D/clusters.csv, data/D/clustering.json, data/D/features.npy, data/D/img_paths.txt,
         data/D/features.json, data/D/labels_true.csv (where there are labels), model/T/classes.txt
 Writes: result/D/evaluation.json
-Config: DATASET, TRAIN_DATASET, RANDOM_SEED, REDO, BOOTSTRAP_RESAMPLES, SILHOUETTE_MAX_IMAGES
+Config: DATASET, TRAIN_DATASET, RANDOM_SEED, REDO, BOOTSTRAP_RESAMPLES
 """
 
 import time
@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, xlogy
 
 import config
-from pipeline import files, settings
+from pipeline import files, settings, som
 
 SCORE_NAMES = {
     "ari": "Adjusted Rand Index (ARI)",
@@ -281,26 +281,32 @@ def most_merged(table: Contingency, n_worst: int = N_WORST) -> list[dict]:
     ]
 
 
-def silhouette(features: np.ndarray, clusters: list[str], max_images: int, seed: int) -> float | None:
-    """Mean silhouette with cosine distances, -1 to 1; of `max_images` images drawn at random where there are more.
+def silhouette(features: np.ndarray, clusters: list[str]) -> float | None:
+    """Mean silhouette with cosine distances, -1 to 1 (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7).
 
     features : floating ndarray of shape (n_images, n_features). None where it is not defined: one cluster, or as many
-    clusters as images. Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7.
+    clusters as images. The mean cosine to a cluster is the product with the mean of its rows of length 1, so no pair
+    of images is looked at, and the images are read a few at a time.
     """
-    from sklearn import config_context
-    from sklearn.metrics import silhouette_score
-
-    chosen = np.arange(len(clusters))
-    if len(chosen) > max_images:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, max_images, replace=False))
-    labels = np.array(clusters)[chosen]
-    if not 2 <= len(np.unique(labels)) < len(labels):
+    ids, cluster, size = np.unique(np.array(clusters), return_inverse=True, return_counts=True)
+    if not 2 <= len(ids) < len(cluster):
         return None
-    values = np.asarray(features[chosen], dtype=np.float32)
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    values /= np.where(norms > 0, norms, 1)
-    with config_context(working_memory=32):  # MB of distances at a time; scikit-learn takes all there are up to 1,024
-        return float(silhouette_score(values, labels, metric="cosine"))
+    sums, total = np.zeros((len(ids), features.shape[1])), 0.0
+    for rows in som.chunks(*features.shape):
+        found, sum_of_found = som.sums_of(som.of_length_one(features[rows]), cluster[rows])
+        sums[found] += sum_of_found
+    for rows in som.chunks(len(cluster), max(sums.shape)):
+        part, own = som.of_length_one(features[rows]), cluster[rows]
+        similar = part @ sums.T  # (n_rows, n_clusters), sums of cosines
+        every = np.arange(len(own))
+        # without the image itself, whose cosine is 1, or 0 for a row of zeros
+        within = 1 - (similar[every, own] - (part**2).sum(axis=1)) / np.maximum(size[own] - 1, 1)
+        similar /= size
+        similar[every, own] = -np.inf
+        beside = 1 - similar.max(axis=1)
+        farther = np.maximum(np.maximum(within, beside), 1e-12)
+        total += float(np.where(size[own] > 1, (beside - within) / farther, 0).sum())
+    return total / len(cluster)
 
 
 def evaluate(labels_true: list[str], labels_pred: list[str], known: set[str]) -> dict:
@@ -413,6 +419,7 @@ def main() -> None:
     features_paths = [data_dir / "features.npy", data_dir / "img_paths.txt"]
     files.check_in_step(data_dir / "clusters.csv", data_dir / "clustering.json", features_paths, stage_04)
     images, labels_pred = [row["image"] for row in rows], [row["cluster"] for row in rows]
+    del rows
     if images != img_paths:
         raise settings.UserError(f"{files.shown(data_dir / 'clusters.csv')} has other images than features.npy: "
                                  f"run {stage_04} again")  # fmt: skip
@@ -420,7 +427,7 @@ def main() -> None:
     input_paths = [data_dir / name for name in ("clusters.csv", "clustering.json", "labels_true.csv", "features.json")]
     input_paths += [*features_paths, files.model_dir(config.TRAIN_DATASET) / "classes.txt"]
     inputs = {files.shown(path): files.fingerprint_file(path) for path in input_paths}
-    origin = files.made_from(__file__, inputs, ["RANDOM_SEED", "BOOTSTRAP_RESAMPLES", "SILHOUETTE_MAX_IMAGES"])
+    origin = files.made_from(__file__, inputs, ["RANDOM_SEED", "BOOTSTRAP_RESAMPLES"])
     if files.up_to_date(result_path, origin):
         with files.as_written(result_path, "05.evaluation.py"):
             print(table_text(files.read_json(result_path, "05.evaluation.py")))
@@ -439,7 +446,7 @@ def main() -> None:
     with files.as_written(data_dir / "features.json", "03.feature_extraction.py"):
         known = known_models(features_record)
     result |= evaluate([label_of.get(name, "") for name in images], labels_pred, known)
-    result["silhouette"] = silhouette(features, labels_pred, config.SILHOUETTE_MAX_IMAGES, config.RANDOM_SEED)
+    result["silhouette"] = silhouette(features, labels_pred)
     with files.as_written(data_dir / "clustering.json", stage_04):
         for name in ("quantization_error", "topographic_error"):
             result[name] = None if clustering.get(name) is None else float(clustering[name])

@@ -81,7 +81,6 @@ ASSIGN_TO = None  # name of an earlier data set whose clusters the images are pu
 
 # ---- 05.evaluation -------------------------------------------------------------------------------
 BOOTSTRAP_RESAMPLES = 1000  # draws of the models for the 95 % intervals of the scores; 0 = no intervals
-SILHOUETTE_MAX_IMAGES = 5000  # images drawn for the silhouette where there are more; time grows with its square
 
 # ---- 06.visualization ----------------------------------------------------------------------------
 TSNE_MAX_IMAGES = 10_000  # images in the t-SNE picture; of more, a sample stratified by cluster is drawn

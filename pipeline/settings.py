@@ -169,7 +169,6 @@ VALID: dict[str, Checker] = {
     "ASSIGN_TO": any_of(one_of(None), is_dataset),
     # 05.evaluation
     "BOOTSTRAP_RESAMPLES": whole_number(0, 100_000),
-    "SILHOUETTE_MAX_IMAGES": whole_number(2),
     # 06.visualization
     "TSNE_MAX_IMAGES": whole_number(10),
     "TSNE_PERPLEXITY": number(2, 200),

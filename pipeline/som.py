@@ -43,7 +43,7 @@ class Directions:
         if centre is None:
             centre = np.zeros(self.shape[1], np.float64)
             for part in chunks(*self.shape):
-                centre += _of_length_one(self._read(part), 0).sum(axis=0, dtype=np.float64)
+                centre += of_length_one(self._read(part)).sum(axis=0, dtype=np.float64)
             centre = (centre / len(self)).astype(np.float32)
         self.centre = centre
 
@@ -52,7 +52,7 @@ class Directions:
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """Directions of the given rows, ndarray of shape (n_rows, n_features), float32."""
-        return _of_length_one(_of_length_one(self._read(rows), 0) - self.centre, ROUNDING)
+        return of_length_one(of_length_one(self._read(rows)) - self.centre, ROUNDING)
 
     def kept(self, handle: io.IOBase) -> np.ndarray:
         """All directions, converted once, as a memory map in the open file `handle`."""
@@ -65,8 +65,9 @@ class Directions:
         return np.asarray(self.features[rows if self.rows is None else self.rows[rows]], np.float32)
 
 
-def _of_length_one(rows: np.ndarray, nothing: float) -> np.ndarray:
-    """`rows` scaled to length 1; those with no value above `nothing` become zeros."""
+def of_length_one(rows: np.ndarray, nothing: float = 0) -> np.ndarray:
+    """`rows` scaled to length 1, float32; those with no value above `nothing` become zeros."""
+    rows = np.asarray(rows, np.float32)
     # scaled before it is squared: values near float32's limits neither overflow nor vanish
     largest = np.abs(rows).max(axis=1, keepdims=True)
     rows = rows / np.where(largest > nothing, largest, np.inf)

@@ -10,7 +10,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as sklearn_expected
 
 import config
-from pipeline import files
+from pipeline import files, som
 
 evaluation = load_stage("05.evaluation.py")
 
@@ -170,17 +170,19 @@ def test_merged_pairs_add_up_over_clusters():
     assert len(merged[0]["clusters"]) == 2
 
 
-def test_silhouette_is_scikit_learns_and_none_where_it_is_not_defined():
+def test_silhouette_is_scikit_learns_and_none_where_it_is_not_defined(monkeypatch):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 5)).astype(np.float32)
-    labels = [str(i % 3) for i in range(40)]
+    labels = [*(str(i % 3) for i in range(39)), "alone"]
     expected = metrics.silhouette_score(features, labels, metric="cosine")
-    assert evaluation.silhouette(features, labels, 100, 0) == pytest.approx(expected, abs=1e-6)
-    assert evaluation.silhouette(features, ["0"] * 40, 100, 0) is None
-    assert evaluation.silhouette(features, [str(i) for i in range(40)], 100, 0) is None
-    assert -1 <= evaluation.silhouette(features, labels, 20, 0) <= 1
-    features[:3] = 0  # an image of nothing: no direction, no division by zero
-    assert np.isfinite(evaluation.silhouette(features, labels, 100, 0))
+    assert evaluation.silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
+    monkeypatch.setattr(som, "CHUNK_VALUES", 35)
+    assert evaluation.silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
+    assert evaluation.silhouette(features, ["0"] * 40) is None
+    assert evaluation.silhouette(features, [str(i) for i in range(40)]) is None
+    features[:3] = 0  # an image of nothing: at a right angle to all others
+    expected = metrics.silhouette_score(features, labels, metric="cosine")
+    assert evaluation.silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
 
 
 def test_known_and_new_models_are_scored_apart():
