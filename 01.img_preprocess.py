@@ -34,6 +34,7 @@ import config
 from pipeline import files, images, parallel, settings
 
 STAGE = "01.img_preprocess.py"
+TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of preprocess.csv
 SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]  # those that change the output
 WORK_SIZE = 320  # longest side at which a product is looked for, pixels
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
@@ -640,8 +641,12 @@ def is_done(dataset: str, name: str, row: dict[str, object]) -> bool:
 def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:
     """The record's row of each image; rows made in another way than `origin`'s forget of which photograph they are."""
     rows = record.get("images")
-    if not isinstance(rows, dict) or not all(isinstance(row, dict) and {"raw"} < row.keys() for row in rows.values()):
+    if not isinstance(rows, dict):
         return {}
+    # of a record from elsewhere, the rows that this stage may have written
+    rows = {name: row for name, row in rows.items() if isinstance(row, dict) and row.get("image") == name}
+    needed = {False: {*TABLE, "raw", "written"}, True: {"raw"}}
+    rows = {name: row for name, row in rows.items() if needed["reason" in row] <= row.keys()}
     same = not config.REDO and all(record["made_from"].get(key) == origin[key] for key in ("code", "settings"))
     return rows if same else {name: {**row, "raw": None} for name, row in rows.items()}
 
@@ -697,8 +702,7 @@ def main() -> None:
         raise settings.UserError(f"none of the {len(names)} files of {files.shown(raw_dir)}/ can be used; {reason}")
     for name in made - {name for name in names if "written" in rows[name]}:
         remove_outputs(dataset, name)
-    columns = ["image", "method", "foreground_fraction", "trust"]
-    files.write_csv(table_path, columns, [[rows[n][key] for key in columns] for n in names if "written" in rows[n]])
+    files.write_csv(table_path, TABLE, [[rows[n][key] for key in TABLE] for n in names if "reason" not in rows[n]])
     files.write_csv(skipped_path, ["image", "stage", "reason"], skipped)
     results = {"seconds": round(time.perf_counter() - begin, 1), "images": {name: rows[name] for name in names}}
     files.write_record(record_path, origin, [table_path, skipped_path], **results)
