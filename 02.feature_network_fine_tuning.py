@@ -327,6 +327,7 @@ def training_batches(source: TrainingImages, indices: np.ndarray, labels: np.nda
     def load(position: np.ndarray) -> np.ndarray:
         return source.augmented(int(indices[position]), epoch, int(position))
 
+    @tf.autograph.experimental.do_not_convert  # else TensorFlow writes code files into the system's temporary folder
     def tensors(position):
         image_rgb = tf.numpy_function(load, [position], tf.uint8)
         return tf.ensure_shape(image_rgb, (size, size, 3)), tf.gather(labels.astype(np.int32), position)

@@ -291,7 +291,7 @@ def silhouette(features: np.ndarray, clusters: list[str]) -> float | None:
     ids, cluster, size = np.unique(np.array(clusters), return_inverse=True, return_counts=True)
     if not 2 <= len(ids) < len(cluster):
         return None
-    sums, total = np.zeros((len(ids), features.shape[1])), 0.0
+    sums, total = np.zeros((len(ids), features.shape[1]), np.float32), 0.0
     for rows in som.chunks(*features.shape):
         found, sum_of_found = som.sums_of(som.of_length_one(features[rows]), cluster[rows])
         sums[found] += sum_of_found

@@ -105,9 +105,11 @@ def main() -> None:
         files.data_dir(dataset) / "labels_true.csv",
         files.data_dir(dataset) / "training_images.json",
     )
-    labels = files.read_csv(labels_path, ["image", "label"], "00.make_labels_true.py")
+    rows = files.read_csv(labels_path, ["image", "label"], "00.make_labels_true.py")
+    labels = {row["image"]: row["label"] for row in rows}
+    del rows
     names = files.images_of(img_dir, f"run 01.img_preprocess.py --DATASET={dataset} first")
-    place, left_out = placed(names, {row["image"]: row["label"] for row in labels}, config.MIN_IMAGES_PER_CLASS)
+    place, left_out = placed(names, labels, config.MIN_IMAGES_PER_CLASS)
     for label, count in left_out.items():
         print(f"left out: model {label} has {count} image{'s' if count > 1 else ''}, fewer than MIN_IMAGES_PER_CLASS")
     if not place:
@@ -120,14 +122,13 @@ def main() -> None:
         files.shown(labels_path): files.fingerprint_file(labels_path),
     }
     origin = files.made_from(__file__, inputs, ["MIN_IMAGES_PER_CLASS"])
-    outputs = [folder / path for path in place]
     if files.up_to_date(record_path, origin) and set(files.list_images(folder)) == set(place):
         files.unchanged([folder])
         return
     for path, name in place.items():
         link(img_dir / name, folder / path)
     removed = remove_others(folder, set(place))
-    files.write_record(record_path, origin, outputs, images=place, left_out=left_out)
+    files.write_record(record_path, origin, (folder / path for path in place), images=place, left_out=left_out)
     n_classes = len({path.partition("/")[0] for path in place})
     print(f"{n_classes} models" + (f"; {removed} files of an earlier run removed" if removed else ""))
     files.summary(len(names), len(place), len(names) - len(place), [folder], time.perf_counter() - begin)

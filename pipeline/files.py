@@ -217,9 +217,10 @@ def read_csv(path: Path, columns: Sequence[str], stage: str) -> list[dict[str, s
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as UTF-8 JSON; NaN and infinity, which JSON does not know, are written as null."""
-    with whole(path) as temporary:
-        text = json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    # piece by piece: the text of a record of many images is large
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        json.dump(_plain(value), handle, ensure_ascii=False, indent=1, allow_nan=False)
+        handle.write("\n")
 
 
 def read_json(path: Path, stage: str) -> dict:
@@ -386,7 +387,7 @@ def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterabl
     }
 
 
-def write_record(record_path: Path, origin: dict, outputs: Sequence[Path], **results: object) -> None:
+def write_record(record_path: Path, origin: dict, outputs: Iterable[Path], **results: object) -> None:
     """Write the record of `outputs` (files), after them: what they were made from, their fingerprints, `results`."""
     prints = {shown(path): fingerprint_file(path) for path in outputs}
     write_json(record_path, {"made_from": origin, "outputs": prints, **results})
