@@ -9,22 +9,26 @@ that clustering needs are read off that block or an earlier one: right below a c
 knows, a block or two earlier about what tells products apart. Some models are held out: they are never trained on;
 after each epoch they choose block and pooling, and judge the features by how well K-means, told their number, finds
 them (ARI), by how often an image's nearest neighbour shows its own model (recall at 1), and by how many of the nearest
-do (mean average precision at R). The best epoch is kept; where none beats the starting network, read off where that is
-best, the starting network is kept. A training that was killed goes on from its last epoch.
+do (mean average precision at R). What is judged, and kept, is the average of the weights over the last AVERAGED_EPOCHS.
+Where no epoch beats the starting network, read off where that is best, the starting network is kept. Else, with REFIT,
+a second training from the same start shows all models, the held-out ones too, for as many epochs as were best. A
+training that was killed goes on from its last epoch.
 
 References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
 normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016
 (doi:10.1109/CVPR.2016.308). Features from below the layer that is trained: Bordes et al. 2022, "Guillotine
-regularization" (arXiv:2206.13378).
+regularization" (arXiv:2206.13378). Averaged weights: Tarvainen & Valpola 2017 (arXiv:1703.01780); Izmailov et al. 2018
+(arXiv:1803.05407).
 
 Reads:  training_images/T/<class>/, data/T/training_images.json, mask/T/
 Writes: model/T/feature_network.h5, model/T/history.csv, model/T/classes.txt, model/T/feature_network.json
 Config: TRAIN_DATASET, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING,
         COMPUTE_DTYPE, HEAD, HEAD_LAYER, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS,
-        TRAIN_FROM_LAYER, LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, HELD_OUT_FRACTION, PATIENCE,
-        RANDOM_SEED, REDO
+        TRAIN_FROM_LAYER, LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, AVERAGED_EPOCHS,
+        HELD_OUT_FRACTION, PATIENCE, REFIT, RANDOM_SEED, REDO
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -64,8 +68,10 @@ SETTINGS = [
     "WARMUP_EPOCHS",
     "WEIGHT_DECAY",
     "TRAIN_BATCH_SIZE",
+    "AVERAGED_EPOCHS",
     "HELD_OUT_FRACTION",
     "PATIENCE",
+    "REFIT",
     "RANDOM_SEED",
 ]
 PLACE = ("feature_layer", "pooling")  # where features are read off
@@ -74,6 +80,7 @@ HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", *SCORES, *PLAC
 FITTED_IMAGES = 256  # images by which the normalisation of random weights is fitted
 MIN_CLASSES = 4  # two to tell apart in training and two to judge by
 HEAD_RATE = 10.0  # learning rate of the head, which starts from nothing, relative to the network's
+K_MEANS_SEEDS = 8  # runs of K-means by which features are judged; between two, the ARI of ten models jumps by 0.05
 GRADIENT_NORM = 5.0  # longer gradients are shortened to this
 JUDGED_IMAGES = 1000  # at most, so that judging an epoch stays short beside training it
 PER_MODEL = 20  # images of a model at least, where it has them and only part of the images is taken
@@ -132,7 +139,7 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     Returns
     -------
-    "ari" : mean Adjusted Rand Index of three K-means told the number of models, -0.5 to 1
+    "ari" : mean Adjusted Rand Index of K_MEANS_SEEDS K-means told the number of models, -0.5 to 1
     "recall_at_1" : share of images whose nearest neighbour (cosine) shows the same model, 0 to 1; images alone in their
         model are not asked
     "map_at_r" : `map_at_r`, 0 to 1
@@ -147,7 +154,7 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     asked = np.bincount(labels)[labels] > 1
     recall = float((labels[near.argmax(axis=1)] == labels)[asked].mean()) if asked.any() else 0.0
     n_models = len(np.unique(labels))
-    found = [KMeans(n_models, n_init=10, random_state=seed).fit_predict(features) for seed in range(3)]
+    found = [KMeans(n_models, n_init=10, random_state=seed).fit_predict(features) for seed in range(K_MEANS_SEEDS)]
     ari = float(np.mean([adjusted_rand_score(labels, predicted) for predicted in found]))
     precision = map_at_r(features, labels)
     return {"ari": ari, "recall_at_1": recall, "map_at_r": precision, "score": (ari + recall + precision) / 3}
@@ -474,9 +481,10 @@ class Training:
     trunk : InceptionV3, as `network.inception` gives it
     layer, pooling : what the head takes
     n_classes : number of models trained on
+    n_batches : steps in an epoch
     """
 
-    def __init__(self, trunk: "keras.Model", layer: str, pooling: str, n_classes: int):
+    def __init__(self, trunk: "keras.Model", layer: str, pooling: str, n_classes: int, n_batches: int):
         tf = network.tensorflow()
         import keras
 
@@ -493,8 +501,12 @@ class Training:
         self.trained = unfrozen(self.maps, config.TRAIN_FROM_LAYER)
         self.n_classes = n_classes
         self.optimizers = []
-        for variables in (self.trained, self.head):
-            optimizer = keras.optimizers.AdamW(weight_decay=config.WEIGHT_DECAY)
+        steps = config.AVERAGED_EPOCHS * n_batches
+        for variables, is_averaged in ((self.trained, steps > 0), (self.head, False)):
+            momentum = math.exp(-1 / steps) if is_averaged else 0.0
+            optimizer = keras.optimizers.AdamW(
+                weight_decay=config.WEIGHT_DECAY, use_ema=is_averaged, ema_momentum=momentum
+            )
             optimizer.build(variables)
             self.optimizers.append(optimizer)
         self.step_head = tf.function(
@@ -538,6 +550,20 @@ class Training:
             n += len(labels)
         return tuple(totals / n)
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within this context the network's weights are their averages over the last epochs."""
+        if not self.optimizers[0].use_ema:
+            yield
+            return
+        kept = [weight.numpy() for weight in self.trained]
+        self.optimizers[0].finalize_variable_values(self.trained)
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.trained, kept, strict=True):
+                weight.assign(value)
+
     def variables(self) -> list:
         """All that changes in training, in a fixed order."""
         return [*self.maps.weights, *self.head, *(v for o in self.optimizers for v in o.variables)]
@@ -578,6 +604,35 @@ def read_checkpoint(path: Path, origin: dict, training: Training) -> tuple[list[
 # ---- the stage -----------------------------------------------------------------------------------
 
 
+def show_epoch(
+    training: Training, source: TrainingImages, indices: np.ndarray, labels: np.ndarray, epoch: int
+) -> dict[str, float]:
+    """Train on each of the images `indices` once, more or less; what HISTORY says of that, without scores.
+
+    indices, labels : int ndarrays of shape (n_images,), images and their classes
+    """
+    n_batches = network.n_batches(len(indices), config.TRAIN_BATCH_SIZE)
+    head_only = epoch < config.HEAD_EPOCHS
+    first_step = (epoch - config.HEAD_EPOCHS) * n_batches
+    n_steps, n_warmup = config.EPOCHS * n_batches, config.WARMUP_EPOCHS * n_batches
+    rates = [
+        config.LEARNING_RATE if head_only else learning_rate(first_step + i, n_steps, n_warmup)
+        for i in range(n_batches)
+    ]
+    order = epoch_order(labels, epoch, config.RANDOM_SEED)
+    batches = training_batches(source, indices[order], labels[order], epoch)
+    loss, accuracy = training.run_epoch(batches, rates, head_only)
+    phase = "head" if head_only else "network"
+    return {"epoch": epoch + 1, "phase": phase, "learning_rate": rates[-1], "loss": loss, "accuracy": accuracy}
+
+
+def add_epoch(history: list[dict], row: dict, begin: float) -> None:
+    """Add an epoch begun at the time `begin` to the history, and print it."""
+    history.append(row | {"seconds": round(time.perf_counter() - begin, 2)})
+    said = [(key, value) for key, value in history[-1].items() if value != ""]
+    print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in said))
+
+
 def train(
     training: Training,
     reader: Reader,
@@ -590,7 +645,7 @@ def train(
     """Train both phases and judge each epoch on the held-out models.
 
     reader : of the places where the trained network's features may be read off
-    start : "feature_layer", "pooling" and `judge` of the starting network
+    start : "feature_layer", "pooling", "epoch" (0) and `judge` of the starting network
 
     Returns
     -------
@@ -601,7 +656,6 @@ def train(
     trained_on = np.flatnonzero(~np.isin(class_of, held_out))
     labels = np.unique(class_of[trained_on], return_inverse=True)[1]
     judged = subset(class_of, held_out, JUDGED_IMAGES, config.RANDOM_SEED)
-    n_batches = network.n_batches(len(trained_on), config.TRAIN_BATCH_SIZE)
     best, state = read_checkpoint(*checkpoint, training) or ([], {"history": [], "kept": start, "since_best": 0})
     history, kept, since_best = state["history"], state["kept"], state["since_best"]
     if history:
@@ -613,44 +667,48 @@ def train(
         if since_best >= config.PATIENCE:
             break
         begin = time.perf_counter()
-        head_only = epoch < config.HEAD_EPOCHS
-        first_step = (epoch - config.HEAD_EPOCHS) * n_batches
-        n_steps, n_warmup = config.EPOCHS * n_batches, config.WARMUP_EPOCHS * n_batches
-        rates = [
-            config.LEARNING_RATE if head_only else learning_rate(first_step + i, n_steps, n_warmup)
-            for i in range(n_batches)
-        ]
-        order = epoch_order(labels, epoch, config.RANDOM_SEED)
-        batches = training_batches(source, trained_on[order], labels[order], epoch)
-        loss, accuracy = training.run_epoch(batches, rates, head_only)
-        found = start
-        if not head_only:
-            parts = reader.read(source, judged)
-            place = best_place(parts, class_of[judged])
-            found = dict(zip(PLACE, reader.places[place], strict=True)) | judge(parts[place], class_of[judged])
-        if found["score"] > kept["score"]:
-            best, kept, since_best = training.maps.get_weights(), found, 0
-        elif not head_only:
-            since_best += 1
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "phase": "head" if head_only else "network",
-                "learning_rate": rates[-1],
-                "loss": loss,
-                "accuracy": accuracy,
-                **{key: found[key] for key in (*SCORES, *PLACE)},
-                "seconds": round(time.perf_counter() - begin, 2),
-            }
-        )
-        print(
-            "  ".join(
-                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                for key, value in history[-1].items()
-            )
-        )
+        row, found = show_epoch(training, source, trained_on, labels, epoch), start
+        if epoch >= config.HEAD_EPOCHS:
+            with training.averaged():
+                parts = reader.read(source, judged)
+                place = best_place(parts, class_of[judged])
+                found = dict(zip(PLACE, reader.places[place], strict=True)) | {"epoch": epoch + 1}
+                found |= judge(parts[place], class_of[judged])
+                since_best += 1
+                if found["score"] > kept["score"]:
+                    best, kept, since_best = training.maps.get_weights(), found, 0
+        add_epoch(history, row | {key: found[key] for key in (*SCORES, *PLACE)}, begin)
         write_checkpoint(*checkpoint, training, best, {"history": history, "kept": kept, "since_best": since_best})
     return best, kept, history
+
+
+def refit(
+    training: Training, source: TrainingImages, class_of: np.ndarray, kept: dict, checkpoint: tuple[Path, dict]
+) -> tuple[list[np.ndarray], list[dict]]:
+    """Train on all models from the start to the best epoch, on the schedule by which that was found.
+
+    kept : what `train` found, the "epoch" and the place of its features
+
+    Returns
+    -------
+    weights : those of `training.maps`, averaged; empty where they are not finite
+    history : one dict of HISTORY for each epoch, with no scores: no model is left to judge by
+    """
+    _, state = read_checkpoint(*checkpoint, training) or ([], {"history": []})
+    history, every = state["history"], np.arange(len(class_of))
+    if history:
+        print(f"goes on after epoch {len(history)} with all models")
+    for epoch in tqdm(
+        range(len(history), kept["epoch"]), initial=len(history), total=kept["epoch"], unit=" epochs", disable=None
+    ):
+        begin = time.perf_counter()
+        row = show_epoch(training, source, every, class_of, epoch)
+        row |= {"phase": f"{row['phase']}, all models"} | dict.fromkeys(SCORES, "") | {key: kept[key] for key in PLACE}
+        add_epoch(history, row, begin)
+        write_checkpoint(*checkpoint, training, [], {"history": history, "kept": kept, "since_best": 0})
+    with training.averaged():
+        weights = training.maps.get_weights()
+    return (weights if all(np.isfinite(value).all() for value in weights) else []), history
 
 
 def described(found: dict) -> str:
@@ -668,12 +726,14 @@ def masks_of(paths: list[str]) -> list[Path | None]:
 
 
 def fine_tune(
-    source: TrainingImages, class_of: np.ndarray, checkpoint: tuple[Path, dict]
+    source: TrainingImages, class_of: np.ndarray, checkpoints: list[Path], origin: dict
 ) -> tuple["keras.Model", dict]:
     """Train, or not where that does not help.
 
+    checkpoints : where to keep the training that chooses, and that on all models
+
     Returns the InceptionV3 to save, and what its record says: initial_weights, image_size, feature_layer, pooling,
-    start_place, start_scores, scores, improved, n_epochs, held_out (classes), history.
+    start_place, start_scores, scores, improved, refitted, best_epoch, n_epochs, held_out (classes), history.
     """
     held_out = split_models(class_of, config.HELD_OUT_FRACTION, config.RANDOM_SEED)
     trunk = network.inception(
@@ -687,13 +747,20 @@ def fine_tune(
     every = Reader(trunk, places_up_to("mixed10"))
     place = best_place(every.read(source, seen), class_of[seen]) if len(every.places) > 1 else 0
     start_scores = judge(every.read(source, judged)[place], class_of[judged])
-    start = dict(zip(PLACE, every.places[place], strict=True)) | start_scores
+    start = dict(zip(PLACE, every.places[place], strict=True)) | {"epoch": 0} | start_scores
     start_weights = trunk.get_weights()
     layer, pooling = head_place(initial_weights)
     if initial_weights == "random":
         fitted = np.random.default_rng([config.RANDOM_SEED, 6]).permutation(seen)[:FITTED_IMAGES]
         fit_normalisation(trunk, layer, np.stack([source.read(int(i))[0] for i in fitted]))
-    training = Training(trunk, layer, pooling, len(np.unique(class_of)) - len(held_out))
+    fitted_weights = trunk.get_weights()
+
+    def training_of(labels: np.ndarray) -> Training:
+        trunk.set_weights(fitted_weights)
+        n_batches = network.n_batches(len(labels), config.TRAIN_BATCH_SIZE)
+        return Training(trunk, layer, pooling, len(np.unique(labels)), n_batches)
+
+    training = training_of(class_of[~np.isin(class_of, held_out)])
     if config.EPOCHS and not training.trained:
         raise settings.UserError(
             f'TRAIN_FROM_LAYER = "{config.TRAIN_FROM_LAYER}" leaves nothing to train below the head on {layer}: '
@@ -702,9 +769,15 @@ def fine_tune(
     print(f"initial weights: {initial_weights}; head on {pooling} of {layer}; {len(held_out)} models held out")
     print(f"start: {described(start)}")
     reader = Reader(trunk, places_up_to(layer))
-    best, kept, history = train(training, reader, source, class_of, held_out, start, checkpoint)
+    best, kept, history = train(training, reader, source, class_of, held_out, start, (checkpoints[0], origin))
+    weights = []
+    if best and config.REFIT:
+        print(f"best: epoch {kept['epoch']}, {described(kept)}; trains as long on all models")
+        training = training_of(class_of)
+        weights, more = refit(training, source, class_of, kept, (checkpoints[1], origin))
+        history = history + more
     if best:
-        training.maps.set_weights(best)
+        training.maps.set_weights(weights or best)
     else:
         trunk.set_weights(start_weights)
     about = {
@@ -715,6 +788,8 @@ def fine_tune(
         "start_scores": start_scores,
         "scores": {key: kept[key] for key in start_scores},
         "improved": bool(best),
+        "refitted": bool(weights),
+        "best_epoch": kept["epoch"],
         "n_epochs": len(history),
     }
     return trunk, about | {"held_out": held_out, "history": history}
@@ -742,20 +817,24 @@ def main() -> None:
 
     classes, class_of = np.unique([name.partition("/")[0] for name in names], return_inverse=True)
     source = TrainingImages([folder / name for name in names], mask_paths)
-    checkpoint_path = model_dir / "checkpoint.npz"
-    trunk, about = fine_tune(source, class_of, (checkpoint_path, origin))
+    checkpoints = [model_dir / "checkpoint.npz", model_dir / "refit_checkpoint.npz"]
+    trunk, about = fine_tune(source, class_of, checkpoints, origin)
     held_out, history = about.pop("held_out"), about.pop("history")
-    if about["improved"]:
+    if about["refitted"]:
+        print(f"kept: the network trained on all models; without those held out: {described(about | about['scores'])}")
+    elif about["improved"]:
         print(f"kept: the best epoch, {described(about | about['scores'])}")
     else:
         print("kept: the starting network, since training did not make it better on the held-out models")
     with files.whole(outputs[0]) as temporary:
         trunk.save(temporary, include_optimizer=False)
     files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in history])
-    files.write_lines(outputs[2], [name for i, name in enumerate(classes) if i not in held_out])
+    known = [name for i, name in enumerate(classes) if about["refitted"] or i not in held_out]
+    files.write_lines(outputs[2], known)
     about |= {"held_out_models": [classes[i] for i in held_out], "seconds": round(time.perf_counter() - begin, 1)}
     files.write_record(record_path, origin, outputs, **about)
-    checkpoint_path.unlink(missing_ok=True)
+    for path in checkpoints:
+        path.unlink(missing_ok=True)
     files.summary(len(names), len(names), 0, outputs[:1], about["seconds"])
 
 

@@ -58,8 +58,10 @@ LEARNING_RATE = 0.0003  # highest learning rate; reached after WARMUP_EPOCHS, th
 WARMUP_EPOCHS = 1  # epochs over which the learning rate rises from 0
 WEIGHT_DECAY = 0.0001  # of AdamW
 TRAIN_BATCH_SIZE = 32  # images per step, 2 to 1024
+AVERAGED_EPOCHS = 1.0  # weights are averaged over about as many epochs, 0 to 100, which steadies them; 0 = not averaged
 HELD_OUT_FRACTION = 0.25  # share of the models that are not trained on but judge each epoch, 0.05 to 0.5
 PATIENCE = 6  # epochs without a better score on the held-out models after which training ends
+REFIT = True  # then train again on all models, the held-out ones too, for as many epochs as were best; doubles the time
 
 # ---- 03.feature_extraction -----------------------------------------------------------------------
 FEATURE_NETWORK = "fine-tuned"  # "fine-tuned" by stage 02; "pretrained" the initial weights (no labelled images needed)

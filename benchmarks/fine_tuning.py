@@ -35,6 +35,7 @@ WAYS = {
     "plain": ["--HEAD=softmax"],
     "scratch": ["--HEAD=cosine", "--PRETRAINED_WEIGHTS=random"],
 }
+K_MEANS_SEEDS = 20  # more than stage 02 takes for its choice: the noise of K-means is not that of training
 SCORES = ("ari", "recall_at_1", "map_at_r", "ari of stage 04", "clusters of stage 04")
 
 
@@ -58,7 +59,9 @@ def features_scored(root: Path, dataset: str, arguments: list[str]) -> dict[str,
     label_of = {row["image"]: row["label"] for row in rows}
     labelled = [i for i, name in enumerate(names) if label_of.get(name)]
     labels = np.unique([label_of[names[i]] for i in labelled], return_inverse=True)[1]
-    found = load_stage("02.feature_network_fine_tuning.py").judge(np.load(folder / "features.npy")[labelled], labels)
+    stage = load_stage("02.feature_network_fine_tuning.py")
+    stage.K_MEANS_SEEDS = K_MEANS_SEEDS
+    found = stage.judge(np.load(folder / "features.npy")[labelled], labels)
     clusters = np.load(folder / "labels_pred.npy")[labelled]
     found["ari of stage 04"] = float(adjusted_rand_score(labels, clusters))
     found["clusters of stage 04"] = float(len(np.unique(clusters)))

@@ -149,8 +149,10 @@ VALID: dict[str, Checker] = {
     "WARMUP_EPOCHS": whole_number(0, 1000),
     "WEIGHT_DECAY": number(0, 1),
     "TRAIN_BATCH_SIZE": whole_number(2, 1024),
+    "AVERAGED_EPOCHS": number(0, 100),
     "HELD_OUT_FRACTION": number(0.05, 0.5),
     "PATIENCE": whole_number(1),
+    "REFIT": is_true_or_false,
     # 03.feature_extraction
     "FEATURE_NETWORK": one_of("fine-tuned", "pretrained"),
     "MIRROR_AVERAGE": is_true_or_false,
