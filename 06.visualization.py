@@ -26,9 +26,10 @@ import time
 import config
 from pipeline import files, settings
 from pipeline.report import handover, page, pictures
-from pipeline.report.found import STAGE_04, Found, grid_of, read_found, read_som, typical_of_units
+from pipeline.report.found import STAGE_04, Found, grid_of, on_main_axes, read_found, read_som, typical_of_units
 
 STAGE_05 = "05.evaluation.py"
+N_AXES = 128  # main axes of the features that the projector gets; the t-SNE takes the first 50
 
 
 def origin_of(found: Found) -> dict:
@@ -66,33 +67,36 @@ def main() -> None:
     scored = [data_dir / "clusters.csv", data_dir / "labels_true.csv"]
     files.check_in_step(evaluation_path, evaluation_path, scored, STAGE_05)
     som = read_som()
-    found = read_found(som["u_matrix"].shape[1])
-    origin = origin_of(found)
-    if files.up_to_date(record_path, origin):
-        files.unchanged([result_dir / "report.html"])
-        return
+    # files without a name, gone whatever happens: what is as large as the data set is mapped, not held in memory
+    with tempfile.TemporaryFile(dir=result_dir) as directions, tempfile.TemporaryFile(dir=result_dir) as thumbnails:
+        found = read_found(som["u_matrix"].shape[1], directions)
+        origin = origin_of(found)
+        if files.up_to_date(record_path, origin):
+            files.unchanged([result_dir / "report.html"])
+            return
 
-    warn_of_fonts(found)
-    grid = grid_of(som["weights"], str(som["topology"]))
-    typical = typical_of_units(found, grid.rows * grid.cols)
-    with tempfile.TemporaryFile(dir=result_dir) as handle:
-        tiles, unreadable = pictures.read_thumbnails(found.names, pictures.TILE, handle)
-        outputs, plane = pictures.draw_pictures(found, grid, som, typical, tiles)
+        warn_of_fonts(found)
+        grid = grid_of(som.pop("weights"), str(som["topology"]))
+        typical = typical_of_units(found, grid.rows * grid.cols)
+        vectors = on_main_axes(found.direction, N_AXES)
+        tiles, unreadable = pictures.read_thumbnails(found.names, pictures.TILE, thumbnails)
+        outputs, plane = pictures.draw_pictures(found, vectors, grid, som, typical, tiles)
         outputs.append(handover.write_spreadsheet(found, result_dir / "clusters_spreadsheet.csv"))
         if config.PROJECTOR:
-            outputs += handover.write_projector(found, tiles, result_dir / "projector")
+            outputs += handover.write_projector(found, vectors, tiles, result_dir / "projector")
         n_placed, n_kept = handover.write_cluster_folders(found, result_dir / "clusters")
         with files.as_written(evaluation_path, STAGE_05):
             facts = page.facts_of(found, clustering, evaluation, unreadable, origin["settings"])
             outputs.append(page.write_page(found, grid, som, typical, tiles, plane, facts))
-        del tiles  # Windows can't remove a file that is still mapped
+        n_images = len(found.names)
+        del tiles, found  # Windows can't remove a file that is still mapped
     seconds = time.perf_counter() - begin
-    files.write_record(record_path, origin, outputs, n_images=len(found.names), seconds=round(seconds, 2))
+    files.write_record(record_path, origin, outputs, n_images=n_images, seconds=round(seconds, 2))
     if n_placed or n_kept:
         print(
             f"{files.shown(result_dir / 'clusters')}/: {n_placed} photographs placed, {n_kept} files left as they were"
         )
-    files.summary(len(found.names), len(found.names) - len(unreadable), len(unreadable), [outputs[-1]], seconds)
+    files.summary(n_images, n_images - len(unreadable), len(unreadable), [outputs[-1]], seconds)
 
 
 if __name__ == "__main__":

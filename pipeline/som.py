@@ -91,6 +91,16 @@ def sums_of(part: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return found, np.add.reduceat(part[order], start, axis=0, dtype=np.float64)
 
 
+def means_of(data: "Directions | np.ndarray", group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Mean of each group's rows, (n_groups, n_features) float32; zeros for a group of none. group : (m,), 0.. ."""
+    sums = np.zeros((n_groups, data.shape[1]))
+    for rows in chunks(*data.shape):
+        found, sum_of_found = sums_of(data[rows], group[rows])
+        sums[found] += sum_of_found
+    sums /= np.maximum(np.bincount(group, minlength=n_groups), 1)[:, None]
+    return sums.astype(np.float32)
+
+
 def map_shape(n_images: int, images_per_unit: float, max_units: int) -> tuple[int, int]:
     """Rows and columns of a map, about 5 to 4, with one unit per `images_per_unit` images and at most `max_units`.
 

@@ -1,13 +1,12 @@
 """What the earlier stages found, as stage 06 uses it: images with their clusters, and the map's geometry."""
 
+import io
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
 
 import config
-from pipeline import files, settings
-from pipeline.som import Directions
+from pipeline import files, settings, som
 
 STAGE_04 = "04.clustering_som.py"
 
@@ -54,20 +53,45 @@ def typicality(direction: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     The nearest one is the medoid, the image with the least sum of squared distances to the others.
     direction : float32 ndarray of shape (n_images, n_features); cluster : int ndarray of shape (n_images,)
     """
-    _, index = np.unique(cluster, return_inverse=True)
-    centres = centres_of(direction, index)
-    return -((direction - centres[index]) ** 2).sum(axis=1)
+    ids, index = np.unique(cluster, return_inverse=True)
+    centres = som.means_of(direction, index, len(ids))
+    result = np.empty(len(index), np.float32)
+    for rows in som.chunks(*direction.shape):
+        result[rows] = -((direction[rows] - centres[index[rows]]) ** 2).sum(axis=1)
+    return result
 
 
-def centres_of(direction: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Mean of the rows with each index 0, 1, ...: float32 (n_groups, n_features)."""
-    n_images = len(index)
-    member = sparse.csr_matrix((np.ones(n_images), (index, np.arange(n_images))))  # (n_groups, n_images)
-    return (member @ direction / np.bincount(index)[:, None]).astype(np.float32)
+def on_main_axes(direction: np.ndarray, n_axes: int) -> np.ndarray:
+    """The images on at most `n_axes` principal axes, the longest first: float32 (n_images, n_axes).
+
+    direction : float32 ndarray of shape (n_images, n_features), read a few rows at a time
+    """
+    from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
+
+    n_images, n_features = direction.shape
+    n_axes = min(n_axes, n_images, n_features)
+    # one thread: what comes of it must not depend on their number, and t-SNE makes much of the last digits
+    with threadpool_limits(1):
+        mean = som.means_of(direction, np.zeros(n_images, int), 1)[0]
+        scatter = np.zeros((n_features, n_features))
+        for rows in som.chunks(*direction.shape):
+            part = direction[rows] - mean
+            scatter += part.T @ part
+        axes = eigh(scatter, subset_by_index=[n_features - n_axes, n_features - 1])[1][:, ::-1].astype(np.float32)
+        # the sign of an eigenvector is arbitrary
+        axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(n_axes)] < 0, -1, 1)
+        result = np.empty((n_images, n_axes), np.float32)
+        for rows in som.chunks(*direction.shape):
+            result[rows] = (direction[rows] - mean) @ axes
+    return result
 
 
-def read_found(n_cols: int) -> Found:
-    """Read clusters.csv (of a map with `n_cols` columns), features and labels; raises UserError where they disagree."""
+def read_found(n_cols: int, handle: io.IOBase) -> Found:
+    """Read clusters.csv (of a map with `n_cols` columns), features and labels; raises UserError where they disagree.
+
+    handle : an open file, in which the directions are kept as a memory map
+    """
     data_dir = files.data_dir(config.DATASET)
     path = data_dir / "clusters.csv"
     columns = ("image", "cluster", "confidence", "unit_row", "unit_col", "distance", "runner_up", "outlier")
@@ -90,7 +114,7 @@ def read_found(n_cols: int) -> Found:
             distance=np.array([float(row["distance"]) for row in rows]),
             outlier=np.array([row["outlier"] == "1" for row in rows]),
             unit=np.array([int(row["unit_row"]) * n_cols + int(row["unit_col"]) for row in rows]),
-            direction=Directions(features)[:],
+            direction=som.Directions(features).kept(handle),
         )
     except ValueError as error:
         raise settings.UserError(f"{files.shown(path)}: {error}: run {STAGE_04} again") from None

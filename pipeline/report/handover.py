@@ -17,6 +17,8 @@ from pipeline import files
 from pipeline.report.found import Found
 from pipeline.settings import UserError
 
+SPRITE_PIXELS = 4096  # side of the projector's sprite at most; it could do with 8,192, of which weak machines fail
+
 
 def spreadsheet_cell(text: str) -> str:
     """`text` such that no spreadsheet takes it for a formula.
@@ -46,19 +48,12 @@ def write_spreadsheet(found: Found, path: Path) -> Path:
     return path
 
 
-def write_projector(found: Found, tiles: np.ndarray, folder: Path, n_dimensions: int = 128) -> list[Path]:
+def write_projector(found: Found, vectors: np.ndarray, tiles: np.ndarray, folder: Path) -> list[Path]:
     """The folder that the TensorFlow projector loads: vectors, metadata, sprite and configuration.
 
-    Vectors are turned onto their `n_dimensions` main axes where they are longer, which the projector would do anyway:
-    text of 10,000 x 2,048 numbers is more than a browser takes. The sprite is square and at most 8,192 pixels wide,
-    the projector's limits.
+    vectors : float32 (n_images, n_axes), the images on their main axes, which the projector would look for anyway:
+    text of 10,000 x 2,048 numbers is more than a browser takes. The sprite is square.
     """
-    from sklearn.decomposition import PCA
-
-    vectors = found.direction
-    if min(vectors.shape) > n_dimensions:
-        pca = PCA(n_dimensions, svd_solver="randomized", random_state=config.RANDOM_SEED)
-        vectors = pca.fit_transform(vectors)
     paths = [
         folder / name
         for name in ("tensors.tsv", "metadata.tsv", "sprite.jpg", "projector_config.json", "projector_config.pbtxt")
@@ -72,7 +67,7 @@ def write_projector(found: Found, tiles: np.ndarray, folder: Path, n_dimensions:
     ]
     files.write_lines(paths[1], ["image\tcluster\tconfidence\tlabel", *rows])
     n_side = int(np.ceil(np.sqrt(len(tiles))))
-    side = int(min(64, 8192 // n_side))
+    side = int(min(64, SPRITE_PIXELS // n_side))
     sprite = Image.new("RGB", (n_side * side, n_side * side), "white")
     for i in range(len(tiles)):
         small = Image.fromarray(tiles[i]).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2)

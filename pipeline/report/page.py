@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 import config
 from pipeline import files, parallel, settings
-from pipeline.report.found import Found, Grid, centres_of, typicality
+from pipeline.report.found import Found, Grid, typicality
+from pipeline.som import means_of
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 DEFAULTS_PATH = TEMPLATE_DIR.parent / "default_settings.json"
@@ -117,7 +119,7 @@ def two_means(rows: np.ndarray, n_rounds: int = 20) -> np.ndarray:
     for _ in range(n_rounds):
         if len(np.unique(part)) < 2:
             break
-        a, b = centres_of(rows, part)
+        a, b = means_of(rows, part, 2)
         new = ((rows - b) ** 2).sum(axis=1) < ((rows - a) ** 2).sum(axis=1)
         if (new == part).all():
             break
@@ -211,8 +213,8 @@ def sprite_plan(n_images: int, budget: float, bytes_per_pixel: float, largest: i
     return side, int(min(n_images, budget * 0.75 / (side * side * bytes_per_pixel)))
 
 
-def sprites_of(tiles: np.ndarray, order: np.ndarray, side: int, n_across: int = SPRITE_SIDE) -> list[bytes]:
-    """WebP pictures of `n_across` x `n_across` thumbnails each, in the given order of images.
+def sprites_of(tiles: np.ndarray, order: np.ndarray, side: int, n_across: int = SPRITE_SIDE) -> Iterator[bytes]:
+    """WebP pictures of `n_across` x `n_across` thumbnails each, in the given order of images, made when asked for.
 
     tiles : uint8 RGB ndarray of shape (n_images, TILE, TILE, 3); order : int64 (n_thumbnails,)
     """
@@ -228,7 +230,7 @@ def sprites_of(tiles: np.ndarray, order: np.ndarray, side: int, n_across: int = 
         return buffer.getvalue()
 
     parts = np.split(order, np.arange(n_across**2, len(order), n_across**2)) if len(order) else []
-    return list(parallel.in_threads(sprite, parts))
+    return parallel.in_threads(sprite, parts)
 
 
 def thumbnail_order(found: Found, n_thumbnails: int) -> np.ndarray:
@@ -305,8 +307,11 @@ def earlier_corrections() -> list[list[str]]:
     return [[row[name] for name in columns] for row in files.read_csv(path, columns, "the review list of report.html")]
 
 
-def write_report(context: dict, data: dict, sprites: list[bytes], sprite_facts: dict, path: Path) -> None:
-    """Render the page: everything inside, its own script the only one that may run, no request to anywhere."""
+def write_report(context: dict, data: dict, sprites: Iterable[bytes], sprite_facts: dict, path: Path) -> None:
+    """Render the page: everything inside, its own script the only one that may run, no request to anywhere.
+
+    It is written piece by piece, each of the `sprites` when its place comes.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -324,14 +329,13 @@ def write_report(context: dict, data: dict, sprites: list[bytes], sprite_facts: 
         "style": style,
         "digest": digest,
         "data": embedded(data | {"sprites": sprite_facts}),
-        "sprites": [base64.b64encode(sprite).decode() for sprite in sprites],
+        "sprites": (base64.b64encode(sprite).decode() for sprite in sprites),
     }
-    try:
-        page = environment.get_template("report.html").render(context)
-    except jinja2.UndefinedError as error:
-        raise LookupError(f"{path.name}: {error}") from error
-    with files.whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    with files.whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        try:
+            handle.writelines(environment.get_template("report.html").generate(context))
+        except jinja2.UndefinedError as error:
+            raise LookupError(f"{path.name}: {error}") from error
 
 
 def worst_with_images(found: Found, evaluation: dict, n_shown: int = 8) -> dict:

@@ -221,27 +221,24 @@ def stratified_sample(cluster: np.ndarray, n_max: int, seed: int) -> np.ndarray:
     return np.sort(wanted[np.lexsort((wanted, -size[index[wanted]], rank[wanted]))][:n_max])
 
 
-def tsne(direction: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+def tsne(vectors: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """t-SNE of the images in the plane, float32 (n_images, 2), each axis within -1..1.
 
-    direction : float32 ndarray of shape (n_images, n_features), reduced to 50 principal components first, which
+    vectors : float32 ndarray of shape (n_images, n_axes), on the main axes, of which the first 50 are used: that
     changes a picture little and its time much. van der Maaten 2014, JMLR 15:3221 (Barnes-Hut).
     """
-    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    n_images = len(direction)
-    if n_images < 5 or np.ptp(direction, axis=0).max() == 0:
+    n_images = len(vectors)
+    if n_images < 5 or np.ptp(vectors, axis=0).max() == 0:
         angle = 2 * np.pi * np.arange(n_images) / max(1, n_images)
         return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-    n_components = min(50, *direction.shape)
-    reduced = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(direction)
     perplexity = min(perplexity, (n_images - 1) / 3)
     # one thread: at each of the 750 steps threads would wait for one another, which takes far longer on a busy
     # machine, and the picture would depend on their number
     with threadpool_limits(1):
-        plane = TSNE(init="pca", perplexity=perplexity, max_iter=750, random_state=seed).fit_transform(reduced)
+        plane = TSNE(init="pca", perplexity=perplexity, max_iter=750, random_state=seed).fit_transform(vectors[:, :50])
     plane -= (plane.max(axis=0) + plane.min(axis=0)) / 2
     return (plane / max(np.abs(plane).max(), 1e-9)).astype(np.float32)
 
@@ -516,12 +513,15 @@ def draw_before_after(names: Sequence[str], path: Path, n_shown: int = 24) -> li
 
 
 def draw_pictures(
-    found: Found, grid: Grid, som: dict, typical: np.ndarray, tiles: np.ndarray
+    found: Found, vectors: np.ndarray, grid: Grid, som: dict, typical: np.ndarray, tiles: np.ndarray
 ) -> tuple[list[Path], dict]:
-    """Draw all pictures; returns their paths, and the t-SNE plane for the report."""
+    """Draw all pictures; returns their paths, and the t-SNE plane for the report.
+
+    vectors : float32 (n_images, n_axes), the images on their main axes
+    """
     folder = files.result_dir(config.DATASET)
     sample = stratified_sample(found.cluster, config.TSNE_MAX_IMAGES, config.RANDOM_SEED)
-    plane = tsne(found.direction[sample], config.TSNE_PERPLEXITY, config.RANDOM_SEED)
+    plane = tsne(vectors[sample], config.TSNE_PERPLEXITY, config.RANDOM_SEED)
     paths = draw_tsne(found, sample, plane, folder / "tsne.png")
     u_matrix, hits = som["u_matrix"].ravel().astype(float), som["hits"].ravel().astype(float)
     paths += draw_units(grid, u_matrix, f"U-matrix, {config.DATASET}", "mean distance to the neighbouring units",
