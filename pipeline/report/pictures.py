@@ -1,6 +1,7 @@
 """The pictures of stage 06, as PNG and SVG: the same bytes each time, colours that colour-blind people tell apart."""
 
 import base64
+import gc
 import io
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -16,6 +17,7 @@ from pipeline import files, images, parallel
 from pipeline.report.found import Found, Grid
 
 TILE = 128  # pixels; side of the photographs in the pictures
+NAMED_GROUPS = 500  # groups with a name in a t-SNE picture: of more, none could be read
 # Okabe & Ito's colours, told apart with any kind of colour blindness (jfly.uni-koeln.de/color), and a grey
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#B8A600", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
@@ -179,6 +181,8 @@ def save_figure(figure, path: Path) -> list[Path]:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata={"Software": None})
     with files.whole(path.with_suffix(".svg")) as temporary:
         figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    figure.clear()
+    gc.collect()  # a figure's parts refer to one another, and would stay in memory with its pixels
     return [path, path.with_suffix(".svg")]
 
 
@@ -287,21 +291,22 @@ def draw_tsne(found: Found, sample: np.ndarray, plane: np.ndarray, path: Path) -
 
 
 def _scatter(axes, plane: np.ndarray, groups: list[str], style: dict[str, tuple[str, str]], n_cut: int) -> None:
-    """Points by group with each group's name, less `n_cut` characters, at its middle."""
+    """Points by group with the name of each (of the largest NAMED_GROUPS), less `n_cut` characters, at its middle."""
     from matplotlib import patheffects
 
-    names = np.array(groups, np.str_)
+    ids, index, size = np.unique(np.array(groups, np.str_), return_inverse=True, return_counts=True)
+    styles = list(dict.fromkeys(style.values()))  # fewer than groups: each is drawn once
+    style_of = np.array([styles.index(style[name]) if name else -1 for name in ids.tolist()])[index]
     halo = [patheffects.withStroke(linewidth=2, foreground="white")]
     font_size = float(np.clip(11 - len(style) / 25, 5, 10))
     dot = float(np.clip(12_000 / len(plane), 7, 36))
-    if (names == "").any():
-        axes.scatter(*plane[names == ""].T, s=5, c="#BBBBBB", linewidths=0)
-    for name, (colour, marker) in style.items():
-        points = plane[names == name]
-        axes.scatter(*points.T, s=dot, c=colour, marker=marker, linewidths=0 if marker != "+" else 0.6, alpha=0.85)
-    for name in style:
-        x, y = np.median(plane[names == name], axis=0)
-        text = axes.text(x, y, name[n_cut:], fontsize=font_size, ha="center", va="center", parse_math=False)
+    axes.scatter(*plane[style_of < 0].T, s=5, c="#BBBBBB", linewidths=0)
+    for i, (colour, marker) in enumerate(styles):
+        width = 0 if marker != "+" else 0.6
+        axes.scatter(*plane[style_of == i].T, s=dot, c=colour, marker=marker, linewidths=width, alpha=0.85)
+    for k in [k for k in np.argsort(-size, kind="stable") if ids[k]][:NAMED_GROUPS]:
+        x, y = np.median(plane[index == k], axis=0)
+        text = axes.text(x, y, ids[k][n_cut:], fontsize=font_size, ha="center", va="center", parse_math=False)
         text.set_path_effects(halo)
 
 
@@ -319,7 +324,7 @@ def draw_units(grid: Grid, values: np.ndarray, title: str, label: str, path: Pat
     from matplotlib import colors
     from matplotlib.collections import LineCollection, PolyCollection
 
-    width = float(np.clip(max(grid.rows, grid.cols) * 0.42, 6, 24))
+    width = float(np.clip(max(grid.rows, grid.cols) * 0.42, 6, 16))
     figure = new_figure(width, width * (np.ptp(grid.centre[:, 1]) + 1) / (np.ptp(grid.centre[:, 0]) + 1) + 1.2)
     axes = figure.subplots()
     # hit counts: a few units hold most of the images
