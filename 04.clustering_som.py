@@ -12,6 +12,8 @@
 4. The scale whose clusters hold best is taken: those that scales of about the same k find again, and that stand
    apart (by their silhouettes). That predicts the number of clusters. A cluster whose neighbours are in another one
    rather than in itself is joined with that; parts of a cluster that hardly any neighbours link are taken apart.
+5. In what the images of one cluster differ (light, ground, the side they are seen from) does not tell products apart:
+   features are scaled down along it, and 2 to 4 are done once more.
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -35,8 +37,9 @@ from typing import NamedTuple
 
 import igraph
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import config
@@ -50,6 +53,8 @@ CANDIDATES = 3000  # images among which the neighbours of an image are looked fo
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
 NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is looked for again
 APART = 0.1  # weight of the silhouette (relative to that of the best scale) beside stability
+SILHOUETTES = 2000  # images, at least, whose silhouettes say how well clusters stand apart, where there are so many
+SHRINK = 10.0  # ground level of the scatter within clusters along any direction, relative to its mean over all
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
 RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
@@ -68,7 +73,8 @@ class Training(NamedTuple):
     distances: np.ndarray  # (n, 2) float32, to these units
     first_of: np.ndarray  # (n,) int32, which of the m different images each is
     neighbours: np.ndarray  # (m, k) int32, nearest first
-    similarity: np.ndarray  # (m, k) float32, cosine of the directions
+    similarity: np.ndarray  # (m, k) float32, cosine of the evened directions
+    likeness: np.ndarray  # (m,) float32, mean cosine of the directions to the three nearest images
     partitions: np.ndarray  # (n_partitions, m) int32, number of clusters ascending
     predicted: np.ndarray  # () int64, the partition that stands apart best
     interval: np.ndarray  # (2,) int64, 95 % interval of the number of clusters
@@ -255,15 +261,16 @@ def voted(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n
 
 
 def silhouette(data: "som.Directions | np.ndarray", cluster: np.ndarray, tiling: list[Tile]) -> np.ndarray:
-    """Silhouette of each image by mean cosine distances, (m,) float32, -1..1; 0 in a cluster of one image.
+    """Silhouette of each tile's members by mean cosine distances, (m,) float32, -1..1; 0 in a cluster of one image.
 
     (b - a) / max(a, b), a = mean distance to the other images of its cluster, b = smallest mean distance to another
     cluster that has images among its tile's candidates (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7). The mean
-    cosine to a cluster is the cosine to the mean of its directions, so no pair of images is looked at.
+    cosine to a cluster is the cosine to the mean of its directions, so no pair of images is looked at. NaN for images
+    that are members of no tile.
     """
     size = np.bincount(cluster)
     means = means_of(data, cluster, len(size))
-    result = np.zeros(len(cluster), np.float32)
+    result = np.full(len(cluster), np.nan, np.float32)
     for members, candidates in tiling:
         own = cluster[members]
         near = np.unique(cluster[candidates])
@@ -282,7 +289,7 @@ class Scale(NamedTuple):
 
     k: int  # nearest neighbours that each image is linked to
     cluster: np.ndarray  # (m,) int32, after `voted`
-    apart: np.ndarray  # (m,) float32, silhouettes
+    apart: float  # mean silhouette, -1..1
 
 
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
@@ -293,12 +300,14 @@ def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: in
     m = len(data)
     rows = [[k for k in row if k <= max(min(3, m // 3), m // 5)] for row in SCALES]
     neighbours, similarity = nearest_images(data, tiling, max(k for row in rows for k in row))
+    step = max(1, m // SILHOUETTES)
+    sample = [Tile(members[::step], candidates) for members, candidates in tiling]
     found: list[Scale] = []
     for row in tqdm([row for row in rows if row], desc="scales", disable=None):
         for k in row:
             cluster = voted(communities(neighbours[:, :k], seed), neighbours, similarity)
-            found.append(Scale(k, cluster, silhouette(data, cluster, tiling)))
-        reached = [scale.apart.mean() for scale in found]
+            found.append(Scale(k, cluster, float(np.nanmean(silhouette(data, cluster, sample)))))
+        reached = [scale.apart for scale in found]
         if reached[-1] < WORSE * max(reached):
             break
     found.sort(key=lambda scale: int(scale.cluster.max()))
@@ -340,8 +349,8 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
     numbers = np.array([int(scale.cluster.max()) + 1 for scale in scales])
     near = np.exp(-((np.log(numbers)[:, None] - np.log(numbers)[None, :]) ** 2) / (2 * SMOOTHING**2))
     near = 0.9 * near / near.sum(axis=1, keepdims=True) + 0.1 * np.eye(len(numbers))
-    highest = max(max(scale.apart.mean() for scale in scales), 1e-9)
-    holds = stability(scales) + np.stack([scale.apart for scale in scales]) * (APART / highest)
+    apart = np.array([scale.apart for scale in scales])
+    holds = stability(scales) + APART * (apart / max(apart.max(), 1e-9))[:, None]
     part = np.arange(holds.shape[1]) % 1000
     n_images = np.bincount(part)
     holds = near @ [np.bincount(part, of_scale) for of_scale in holds]  # (n_scales, n_parts)
@@ -418,8 +427,74 @@ def taken_apart(cluster: np.ndarray, finer: list[np.ndarray], neighbours: np.nda
     return result
 
 
+class Grouping(NamedTuple):
+    """What steps 2 to 4 find for m images; the fields are those of `Training`."""
+
+    partitions: np.ndarray
+    predicted: int
+    interval: np.ndarray
+    neighbours: np.ndarray
+    similarity: np.ndarray
+
+
+def grouped(data: np.ndarray, unit_of_image: np.ndarray, rows: int, cols: int) -> Grouping:
+    """Steps 2 to 4: find the neighbours, group at every scale, choose the scale, join and take apart.
+
+    data : ndarray of shape (m, n_features), float32, directions, m >= 4; unit_of_image : (m,), on a map of rows x cols
+    """
+    tiling = tiles(means_of(data, unit_of_image, rows * cols).reshape(rows, cols, -1), unit_of_image)
+    scales, neighbours, similarity = all_scales(data, tiling, config.RANDOM_SEED)
+    best, interval = best_scale(scales, config.RANDOM_SEED)
+    partitions = [scale.cluster for scale in scales]
+    whole = joined(partitions[best], neighbours)
+    apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
+    interval = interval + int(apart.max() - partitions[best].max())
+    place = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
+    partitions = np.stack([*partitions[:place], apart, *partitions[place:]])
+    return Grouping(partitions, place, interval, neighbours, similarity)
+
+
+# ---- 5. what differs within clusters ----------------------------------------------------------------
+
+
+def evened(data: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """The matrix that evens out the scatter within clusters, (n_features, n_features) float32.
+
+    Rows times this matrix differ by the Mahalanobis distance of the scatter within clusters, as in linear discriminant
+    analysis (Fisher 1936, doi:10.1111/j.1469-1809.1936.tb02137.x), here with clusters in place of known classes (Ding
+    & Li 2007, doi:10.1145/1273496.1273562). The scatter is shrunk strongly (SHRINK): there are fewer images than
+    directions, and the clusters are not right everywhere.
+
+    data : ndarray of shape (m, n_features), float32, directions; cluster : (m,), from 0
+    """
+    means, n_features = means_of(data, cluster, int(cluster.max()) + 1), data.shape[1]
+    scatter = np.zeros((n_features, n_features))
+    for rows in som.chunks(*data.shape):
+        gap = data[rows] - means[cluster[rows]]
+        scatter += gap.T @ gap
+    # images of one cluster that do not differ at all leave nothing to even out
+    scatter[np.diag_indices(n_features)] += SHRINK * np.trace(scatter) / n_features or 1.0
+    with threadpool_limits(1):  # in several threads, the last digits depend on their number
+        root = linalg.cholesky(scatter, lower=True, overwrite_a=True)
+        return linalg.solve_triangular(root, np.eye(n_features), lower=True, overwrite_b=True).T.astype(np.float32)
+
+
+class Product:
+    """The rows of an array times a matrix, computed only when asked for."""
+
+    def __init__(self, data: np.ndarray, matrix: np.ndarray):
+        self.data, self.matrix = data, matrix
+        self.shape = (len(data), matrix.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        return self.data[rows] @ self.matrix
+
+
 def train(features: np.ndarray) -> Training:
-    """Steps 1 to 4: train the map, find the neighbours, group at every scale, choose the scale."""
+    """Steps 1 to 5: train the map, group the images, even out what differs within groups, group them again."""
     rows_used, first_of = different(features)
     data = som.Directions(features, rows=rows_used)
     centre = data.centre
@@ -429,27 +504,37 @@ def train(features: np.ndarray) -> Training:
     weights = grid.get_weights().astype(np.float32)
     del grid  # in float64
     m = len(rows_used)
+    likeness = np.ones(m, np.float32)
     if m < 4:  # too few to say what is near: each is its own cluster
-        partitions, best, interval = np.arange(m, dtype=np.int32)[None], 0, np.array([m, m])
-        neighbours, similarity = np.empty((m, 0), np.int32), np.empty((m, 0), np.float32)
+        nothing = np.empty((m, 0), np.int32)
+        found = Grouping(np.arange(m, dtype=np.int32)[None], 0, np.array([m, m]), nothing, nothing.astype(np.float32))
     else:
-        unit = units[rows_used, 0]
-        with tempfile.TemporaryFile(dir=files.data_dir(config.DATASET)) as handle:
-            data = data.kept(handle)
-            centres = means_of(data, unit, weights.shape[0] * weights.shape[1]).reshape(weights.shape)
-            tiling = tiles(centres, unit)
-            del centres
-            scales, neighbours, similarity = all_scales(data, tiling, config.RANDOM_SEED)
+        folder, place = files.data_dir(config.DATASET), (units[rows_used, 0], *weights.shape[:2])
+        with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
+            data = data.kept(one)
+            found = grouped(data, *place)
+            cluster = found.partitions[found.predicted]
+            if found.similarity.shape[1] >= 3:
+                likeness = found.similarity[:, :3].mean(axis=1)
+            if 0 < cluster.max() < m - 1:
+                closer = som.Directions(Product(data, evened(data, cluster))).kept(other)
+                found = grouped(closer, *place)
+                del closer
             del data  # Windows can't remove a file that is still mapped
-        best, interval = best_scale(scales, config.RANDOM_SEED)
-        partitions = [scale.cluster for scale in scales]
-        whole = joined(partitions[best], neighbours)
-        apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
-        interval = interval + int(apart.max() - partitions[best].max())
-        best = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
-        partitions = np.stack([*partitions[:best], apart, *partitions[best:]])
-    training = Training(weights, centre, units, distances, first_of, neighbours, similarity,
-                        partitions, np.int64(best), interval, np.empty((0, m), np.int32))  # fmt: skip
+    training = Training(
+        weights,
+        centre,
+        units,
+        distances,
+        first_of,
+        found.neighbours,
+        found.similarity,
+        likeness,
+        found.partitions,
+        np.int64(found.predicted),
+        found.interval,
+        cuts=np.empty((0, m), np.int32),
+    )
     return training._replace(cuts=np.stack([cut(training, granularity) for granularity in GRANULARITIES]))
 
 
@@ -582,10 +667,8 @@ def outliers(training: Training) -> np.ndarray:
     unrelated ones stand at right angles), while most images have much nearer ones: its mean distance is over 1.3 times
     the median.
     """
-    if training.neighbours.shape[1] < 3:
-        return np.zeros(len(training.neighbours), bool)
-    cosine = training.similarity[:, :3].mean(axis=1)
-    return (cosine < OUTLIER_COSINE) & (1 - cosine > 1.3 * np.median(1 - cosine))
+    far = 1 - training.likeness
+    return (training.likeness < OUTLIER_COSINE) & (far > 1.3 * np.median(far))
 
 
 def unit_clusters(cluster: np.ndarray, training: Training) -> np.ndarray:

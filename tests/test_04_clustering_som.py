@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from conftest import load_stage
+from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 import config
@@ -117,7 +118,7 @@ def test_files_fit_together(root, topology):
 def test_units_take_the_cluster_of_most_of_their_images():
     nothing = np.empty(0)
     units = np.array([[0, 0], [0, 0], [0, 0], [3, 0]])
-    training = stage.Training(np.zeros((1, 4, 2)), nothing, units, *[nothing] * 8)
+    training = stage.Training(np.zeros((1, 4, 2)), nothing, units, *[nothing] * 9)
     # unit 1 is empty and next to unit 0, unit 2 next to unit 3
     assert stage.unit_clusters(np.array([5, 7, 5, 1]), training).tolist() == [[5, 5, 1, 1]]
 
@@ -246,23 +247,21 @@ def test_parts_that_nothing_links_are_taken_apart():
 
 
 def test_stability_is_the_share_of_a_cluster_that_nearby_scales_find_again():
-    apart = np.zeros(4, np.float32)
     halves, odd, whole = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.zeros(4, int)
-    scales = [stage.Scale(k, cluster, apart) for k, cluster in ((10, halves), (10, odd), (1000, whole))]
+    scales = [stage.Scale(k, cluster, 0.0) for k, cluster in ((10, halves), (10, odd), (1000, whole))]
     # {0, 1} and {0}: 1/2; {0, 1} and {1, 2, 3}: 1/4; {2, 3} and {1, 2, 3}: 2/3; the scale of 1000 is too far to count
     expected = [[1 / 2, 1 / 4, 2 / 3, 2 / 3]] * 2 + [[0] * 4]
     np.testing.assert_allclose(stage.stability(scales), expected, atol=1e-6)
     # at k = 12 the weight is exp(-ln(1.2)^2 / (2 * 0.4^2)), and the mean of one other scale is that scale
-    scales = [stage.Scale(k, cluster, apart) for k, cluster in ((10, halves), (12, odd))]
+    scales = [stage.Scale(k, cluster, 0.0) for k, cluster in ((10, halves), (12, odd))]
     np.testing.assert_allclose(stage.stability(scales), expected[:2], atol=1e-6)
 
 
 def test_the_scale_found_again_by_its_neighbours_is_taken():
     rng = np.random.default_rng(0)
-    apart = np.zeros(120, np.float32)
     steady = np.repeat(np.arange(10), 12)
-    scales = [stage.Scale(k, rng.permutation(np.arange(120) % n), apart) for k, n in ((2, 40), (3, 30), (30, 4))]
-    scales[2:2] = [stage.Scale(k, steady, apart) for k in (8, 9, 10)]
+    scales = [stage.Scale(k, rng.permutation(np.arange(120) % n), 0.0) for k, n in ((2, 40), (3, 30), (30, 4))]
+    scales[2:2] = [stage.Scale(k, steady, 0.0) for k in (8, 9, 10)]
     best, interval = stage.best_scale(scales[::-1], seed=0)
     assert (scales[::-1][best].cluster == steady).all() and interval.tolist() == [10, 10]
 
@@ -290,6 +289,47 @@ def test_silhouette_by_hand():
     # images 3 and 4: b is the mean of 1, 1 and 0.2
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert stage.silhouette(data, np.zeros(5, int), tiling).shape == (5,)
+    some = stage.silhouette(data, np.array([0, 0, 0, 1, 1]), [stage.Tile(np.array([2, 4]), np.arange(5))])
+    np.testing.assert_allclose(some, [np.nan, np.nan, -0.5, np.nan, 1.0], atol=1e-6)
+
+
+def test_distances_are_evened_by_the_scatter_within_clusters():
+    rng = np.random.default_rng(4)
+    cluster = np.repeat([0, 1, 2], 40)
+    data = (rng.standard_normal((120, 6)) * [5, 2, 1, 1, 1, 0.2] + 3 * cluster[:, None]).astype(np.float32)
+    gap = data - np.stack([data[cluster == c].mean(axis=0) for c in range(3)])[cluster]
+    scatter = gap.T @ gap
+    shrunk = scatter + stage.SHRINK * np.trace(scatter) / 6 * np.eye(6)
+    expected = cdist(data, data, "mahalanobis", VI=np.linalg.inv(shrunk))
+    found = data @ stage.evened(data, cluster)
+    np.testing.assert_allclose(cdist(found, found), expected, atol=1e-4)
+    # nothing differs within clusters: all directions stay as they are
+    data = np.repeat(np.eye(3, dtype=np.float32), 2, axis=0)
+    np.testing.assert_allclose(stage.evened(data, np.repeat([0, 1, 2], 2)), np.eye(3), atol=1e-6)
+
+
+def test_a_product_of_rows_and_a_matrix_is_computed_when_asked_for():
+    data, matrix = np.arange(12.0).reshape(4, 3), np.arange(6.0).reshape(3, 2)
+    product = stage.Product(data, matrix)
+    assert len(product) == 4 and product.shape == (4, 2)
+    np.testing.assert_array_equal(product[1:3], (data @ matrix)[1:3])
+    np.testing.assert_array_equal(product[np.array([3, 0])], (data @ matrix)[[3, 0]])
+
+
+def test_what_differs_within_clusters_is_evened_out(root):
+    """Models differ a little along 12 directions, light and ground by more along 8 others, for all models alike."""
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(12), 20)
+    models, nuisance = rng.standard_normal((12, 12)), 1.2 * rng.standard_normal((240, 8))
+    features = 0.1 * rng.standard_normal((240, 64)).astype(np.float32)
+    features[:, :12] = models[labels] + 0.25 * rng.standard_normal((240, 12))
+    features[:, 12:20] = nuisance
+    put(root, features)
+    found = adjusted_rand_score(labels, run())
+    with np.load(root / "data" / "x" / "som.npz") as stored:
+        once = stage.grouped(som.Directions(features)[:], stored["unit_of_image"], *stored["hits"].shape)
+    before = adjusted_rand_score(labels, once.partitions[once.predicted])
+    assert found > max(0.87, before + 0.03)
 
 
 def test_repeated_images_count_once():
