@@ -29,9 +29,12 @@ Config: TRAIN_DATASET, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PROD
 """
 
 import contextlib
+import io
 import json
 import math
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +87,7 @@ K_MEANS_SEEDS = 8  # runs of K-means by which features are judged; between two, 
 GRADIENT_NORM = 5.0  # longer gradients are shortened to this
 JUDGED_IMAGES = 1000  # at most, so that judging an epoch stays short beside training it
 PER_MODEL = 20  # images of a model at least, where it has them and only part of the images is taken
-CACHE_BYTES = 1_000_000_000  # decoded training images kept in memory; the others are decoded each time
+KEPT_BYTES = 1_000_000_000  # decoded training images kept in a temporary file; the others are decoded each time
 
 
 # ---- models held out -----------------------------------------------------------------------------
@@ -259,22 +262,42 @@ def draw_text_bar(picture: np.ndarray, rng: np.random.Generator) -> None:
 
 
 class TrainingImages:
-    """Decoded training images, each decoded once where they fit into CACHE_BYTES.
+    """Decoded training images, each decoded once where they fit into KEPT_BYTES.
 
     paths : the image files
     mask_paths : for each its mask by stage 01, or None
+    handle : the file that keeps them, open, not buffered; so memory does not depend on their number
     """
 
-    def __init__(self, paths: list[Path], mask_paths: list[Path | None]):
+    def __init__(self, paths: list[Path], mask_paths: list[Path | None], handle: io.RawIOBase):
         self.paths, self.mask_paths = paths, mask_paths
-        self.cache: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        self.n_cached = CACHE_BYTES // (4 * config.IMAGE_SIZE**2)
         self.problem: settings.UserError | None = None
+        self.handle = handle
+        self.lock = threading.Lock()  # images are read by several threads
+        self.has_mask: dict[int, bool] = {}  # of the images that are kept
+        self.n_bytes = 4 * config.IMAGE_SIZE**2  # of an image and its mask
+
+    def keep(self, i: int, image_rgb: np.ndarray, mask: np.ndarray | None) -> None:
+        """Put image i into the file; not where the disk is full."""
+        record = image_rgb.tobytes() + (b"" if mask is None else mask.tobytes())
+        with self.lock, contextlib.suppress(OSError):
+            self.handle.seek(i * self.n_bytes)
+            if self.handle.write(record) == len(record):
+                self.has_mask[i] = mask is not None
+
+    def kept(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image i out of the file."""
+        size, record = config.IMAGE_SIZE, np.empty(self.n_bytes, np.uint8)
+        with self.lock:
+            self.handle.seek(i * self.n_bytes)
+            self.handle.readinto(record)
+        image_rgb, mask = np.split(record, [3 * size**2])
+        return image_rgb.reshape(size, size, 3), mask.reshape(size, size) if self.has_mask[i] else None
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Image i as the network takes it, uint8 RGB (size, size, 3), and its mask, uint8 (size, size), or None."""
-        if i in self.cache:
-            return self.cache[i]
+        if i in self.has_mask:
+            return self.kept(i)
         try:
             image_bgr = images.read_bgr(self.paths[i])
         except images.ImageError as error:
@@ -289,8 +312,8 @@ class TrainingImages:
             mask_bgr = images.read_bgr(self.mask_paths[i])
             if mask_bgr.shape == image_bgr.shape:
                 mask = network.square_mask(mask_bgr[..., 0], image_bgr, size, crop)
-        if i < self.n_cached:
-            self.cache[i] = image_rgb, mask
+        if (i + 1) * self.n_bytes <= KEPT_BYTES:
+            self.keep(i, image_rgb, mask)
         return image_rgb, mask
 
     def augmented(self, i: int, epoch: int, position: int) -> np.ndarray:
@@ -816,9 +839,11 @@ def main() -> None:
         return
 
     classes, class_of = np.unique([name.partition("/")[0] for name in names], return_inverse=True)
-    source = TrainingImages([folder / name for name in names], mask_paths)
     checkpoints = [model_dir / "checkpoint.npz", model_dir / "refit_checkpoint.npz"]
-    trunk, about = fine_tune(source, class_of, checkpoints, origin)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=model_dir, buffering=0) as handle:  # without a name: gone whatever happens
+        source = TrainingImages([folder / name for name in names], mask_paths, handle)
+        trunk, about = fine_tune(source, class_of, checkpoints, origin)
     held_out, history = about.pop("held_out"), about.pop("history")
     if about["refitted"]:
         print(f"kept: the network trained on all models; without those held out: {described(about | about['scores'])}")

@@ -1,6 +1,7 @@
 """02.feature_network_fine_tuning.py: the pieces by hand, and training on twelve drawn images."""
 
 import itertools
+import tempfile
 
 import cv2
 import numpy as np
@@ -420,3 +421,24 @@ def test_a_damaged_training_image_is_named(t):
 def test_missing_class_folders_name_the_stage_to_run(root):
     with pytest.raises(settings.UserError, match=r"make_training_image_folders\.py"):
         stage.main()
+
+
+def test_images_kept_in_the_file_are_those_that_were_decoded(root):
+    config.IMAGE_SIZE = 75
+    paths, mask_paths = [], [None, root / "mask.png"]
+    for i in range(2):
+        picture = np.full((90, 80, 3), 255, np.uint8)
+        picture[20:60, 10 + i : 50] = (40, 90, 20 * i)
+        paths.append(root / f"{i}.png")
+        images.write_image(paths[i], picture)
+        images.write_image(root / "mask.png", np.uint8(picture[..., 0] < 255) * 255)
+    with tempfile.TemporaryFile(buffering=0) as handle:
+        source = stage.TrainingImages(paths, mask_paths, handle)
+        decoded = [source.read(i) for i in (1, 0)]
+        for path in paths:
+            path.unlink()
+        kept = [source.read(i) for i in (1, 0)]
+    for (image_rgb, mask), (kept_rgb, kept_mask) in zip(decoded, kept, strict=True):
+        np.testing.assert_array_equal(image_rgb, kept_rgb)
+        assert (mask is None) == (kept_mask is None)
+    np.testing.assert_array_equal(decoded[0][1], kept[0][1])
