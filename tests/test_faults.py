@@ -48,7 +48,7 @@ def run(stage: str, root: Path, *arguments: str, before: tuple[str, ...] = (), *
     """Run a stage as a program in `root`, its command behind those of `before`; returns it with its output as text."""
     given = TINY if stage == TRAINING else SETTINGS
     command = [*before, sys.executable, str(PROJECT / stage), *given, *arguments]
-    return subprocess.run(command, env=environment(root), capture_output=True, encoding="utf-8", timeout=600, **options)
+    return subprocess.run(command, env=environment(root), capture_output=True, encoding="utf-8", timeout=3000, **options)
 
 
 def assert_one_sentence(stderr: str) -> None:
@@ -198,7 +198,7 @@ def interrupted(stage: str, root: Path, seconds: float, *arguments: str, said: s
         assert line
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1000)
     with pytest.raises(ProcessLookupError):  # the group is empty
         os.killpg(process.pid, 0)
     return process.returncode, errors
