@@ -40,7 +40,7 @@ WORK_SIZE = 320  # longest side at which a product is looked for, pixels
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
-GOOD_OVERLAP = 0.25  # `colour_overlap` of a mask that needs no rival
+GOOD_OVERLAP = 0.25  # `colour_overlap` of a mask that may need no rival
 SMALL_FIND = 0.04  # share of the image; on a cluttered ground less is a piece of something, if its overlap is not good
 WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
@@ -346,31 +346,77 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     return likeness(cells[mask > 0], cells[around]) if around.any() and mask.any() else 1.0
 
 
-def focus(image_bgr: np.ndarray, width: int, height: int) -> np.ndarray:
-    """How sharp an image is around each place, as a multiple of its mean: float32 (height, width), 0.3 to 2.
+class View(NamedTuple):
+    """A small copy of an image, as GrabCut works on it and masks are judged by it, see `view_of`."""
 
-    A camera's eye for the product: what lies behind it is often blurred.
+    bgr: np.ndarray
+    lab: np.ndarray
+    unlike: np.ndarray
+    detail: np.ndarray
+
+
+def view_of(image_bgr: np.ndarray, small_bgr: np.ndarray) -> View:
+    """What is needed to find and to judge masks.
+
+    Parameters
+    ----------
+    image_bgr, small_bgr : uint8 ndarrays of shape (H, W, 3) and (h, w, 3), an image and a smaller copy of it
+
+    Returns
+    -------
+    bgr, lab : the smaller copy and its L*a*b*, float32 of shape (h, w, 3)
+    unlike : float32 ndarray of half that size, `border_distance`
+    detail : float32 ndarray of the size of `unlike`, the mean absolute Laplacian as a multiple of the image's mean
     """
+    lab = to_lab(small_bgr)
+    coarse = cv2.resize(lab, size_within(lab.shape[1], lab.shape[0], 64), interpolation=cv2.INTER_AREA)
     detail = np.abs(cv2.Laplacian(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY), cv2.CV_32F))
-    detail = cv2.resize(np.minimum(detail, 30), (width, height), interpolation=cv2.INTER_AREA)
-    return np.clip(cv2.blur(detail, (15, 15)) / (detail.mean() + 1), 0.3, 2)
+    detail = cv2.resize(np.minimum(detail, 30), coarse.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return View(small_bgr, lab, border_distance(coarse), detail / (detail.mean() + 1))
 
 
-def cluttered_masks(image_bgr: np.ndarray, small_bgr: np.ndarray, lab: np.ndarray) -> Iterator[np.ndarray]:
-    """Masks of a product on a cluttered ground, bool (h, w), from a wide and a narrow start of GrabCut.
+def cluttered_masks(view: View) -> Iterator[np.ndarray]:
+    """Masks of a product on a cluttered ground, bool (h, w), from a narrow and a wide start of GrabCut.
 
-    The start is the distance to the border's colours, weighted by the nearness to the centre and by the focus.
-
-    image_bgr : uint8 (H, W, 3); small_bgr and lab : a smaller copy of it and its L*a*b*, (h, w, 3)
+    The start is the distance to the border's colours, weighted by the nearness to the centre and by the sharpness: what
+    lies behind a product is often blurred.
     """
-    h, w = lab.shape[:2]
-    coarse = cv2.resize(lab, size_within(w, h, 64), interpolation=cv2.INTER_AREA)
-    terms = quadratic(*coarse.shape[:2])
+    h, w = view.lab.shape[:2]
+    terms = quadratic(*view.unlike.shape)
     centre = np.exp(-2 * (terms[..., 3] + terms[..., 5]))
-    start = np.minimum(border_distance(coarse), 8) ** 0.7 * centre
-    sharp = np.sqrt(focus(image_bgr, *coarse.shape[1::-1]))
-    yield grabcut_mask(small_bgr, cv2.resize(start * np.sqrt(sharp), (w, h)), product=0.45, ground=0.3)
-    yield grabcut_mask(small_bgr, cv2.resize(start * sharp, (w, h)), product=0.15, ground=0.6)
+    start = np.minimum(view.unlike, 8) ** 0.7 * centre
+    sharp = np.clip(cv2.blur(view.detail, (15, 15)), 0.3, 2)
+    yield grabcut_mask(view.bgr, cv2.resize(start * sharp, (w, h)), product=0.15, ground=0.6)
+    yield grabcut_mask(view.bgr, cv2.resize(start * np.sqrt(sharp), (w, h)), product=0.45, ground=0.3)
+
+
+class Rival(NamedTuple):
+    """A mask among those to choose from: the least `misfit` wins, a `good` one needs no other. See `judged`."""
+
+    misfit: float
+    overlap: float
+    good: bool
+    method: str
+    mask: np.ndarray
+
+
+def judged(view: View, mask: np.ndarray, method: str) -> Rival:
+    """How well a mask, bool of any size, fits what a product's mask looks like.
+
+    Its colours differ from those around it (`overlap`, see `colour_overlap`); little of what it leaves is unlike the
+    border, else it holds but a part of the product; its outline is sharp: what lies behind a product is often blurred.
+    """
+    overlap = colour_overlap(view.lab, mask)
+    if method == "grabcut" and overlap > GOOD_OVERLAP and mask.mean() < SMALL_FIND:
+        overlap = 1.0
+    small = cv2.resize(mask.astype(np.uint8), view.unlike.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    rim = (cv2.erode(small, np.ones((3, 3), np.uint8)) == 0) & (small > 0)
+    if not rim.any() or small.all():
+        return Rival(2.0, 1.0, False, method, mask)
+    left = float((view.unlike[small == 0] > 3).mean())
+    sharpness = float(cv2.dilate(view.detail, np.ones((3, 3), np.uint8))[rim].mean())
+    good = overlap < GOOD_OVERLAP and left < 0.1
+    return Rival(overlap + left - 0.1 * sharpness, overlap, good, method, mask)
 
 
 def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
@@ -461,8 +507,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
     A frame and banners are cut off first. "auto" takes a ground for plain where a smooth surface explains the border,
-    for cluttered where it does not; in between it tries both and takes the mask whose colours have less in common with
-    what lies around it.
+    for cluttered where it does not; in between it tries both and takes the mask that is `judged` better.
 
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
@@ -485,25 +530,22 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         ground = fit_ground(lab)
         # a product that lies on much of the border hides the ground there: what is left of it has to be smoother
         half_hidden = 0.5 <= ground.explained < 0.75 and ground.noise <= 0.6
-        if method == "plain" or half_hidden or (ground.explained >= 0.75 and ground.noise <= 1):
+        least = 0.75 if ground.noise <= 1 else 0.85
+        if method == "plain" or half_hidden or (ground.explained >= least and ground.noise <= 2):
             smooth = plain_mask(lab, ground)
             sure = ground.explained >= 0.9 and ground.noise <= 0.6 and plausible(smooth)
             if method == "plain" or sure:
                 return smooth, "plain", ground.explained
-    small_lab = to_lab(small_bgr)
-    rivals = [] if smooth is None else [(colour_overlap(small_lab, smooth), "plain", smooth)]
-    rivals = [rival for rival in rivals if rival[0] <= 0.12 or not half_hidden]
-    # a mask that shares next to no colour with its surroundings is good enough
-    if not (rivals and rivals[0][0] < GOOD_OVERLAP and ground.noise <= 0.6):
-        for mask in cluttered_masks(image_bgr, small_bgr, small_lab):
-            overlap = colour_overlap(small_lab, mask)
-            if overlap > GOOD_OVERLAP and mask.mean() < SMALL_FIND:
-                overlap = 1.0
-            rivals.append((overlap, "grabcut", mask))
-            if overlap < GOOD_OVERLAP:
+    view = view_of(image_bgr, small_bgr)
+    rivals = [] if smooth is None else [judged(view, smooth, "plain")]
+    rivals = [rival for rival in rivals if rival.overlap <= 0.12 or not half_hidden]
+    if not (rivals and rivals[0].good and ground.noise <= 0.6):
+        for mask in cluttered_masks(view):
+            rivals.append(judged(view, mask, "grabcut"))
+            if rivals[-1].good:
                 break
-    overlap, method, mask = min(rivals, key=lambda rival: rival[0])
-    return mask if method == "plain" else refined(mask, image_bgr), method, 1 - overlap
+    best = min(rivals, key=lambda rival: rival.misfit)
+    return best.mask if best.method == "plain" else refined(best.mask, image_bgr), best.method, 1 - best.overlap
 
 
 def plausible(mask: np.ndarray) -> bool:

@@ -88,6 +88,33 @@ def test_outline_drawing_is_filled():
     assert iou(found, filled) > 0.95
 
 
+def test_thin_frame_on_a_coloured_ground_stays_open():
+    filled = ellipse(120, 150)
+    frame = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(4)).astype(bool)
+    found, _, _ = stage.remove_background(painted(gradient(), frame), None, "auto")
+    assert iou(found, frame) > 0.9 and not found[60, 75]
+
+
+def test_highlight_that_fades_into_the_product_is_no_hole():
+    mask = ellipse(240, 300)
+    light = np.zeros((240, 300), np.float32)
+    light[90:150, 100:200] = 1
+    light = np.clip(1.2 * cv2.GaussianBlur(light, (0, 0), 15), 0, 1)[..., None]
+    image = painted(white(240, 300), mask, (1 - light) * np.float32([40, 60, 170]) + 255 * light)
+    assert (image[115:125, 140:160] > 250).all()
+    found, _, _ = stage.remove_background(image, None, "auto")
+    assert iou(found, mask) > 0.96
+
+
+def test_pieces_of_a_set_stay_and_a_badge_goes():
+    mask, badge = np.zeros((200, 200), bool), np.zeros((200, 200), bool)
+    mask[80:160, 60:140] = mask[30:50, 30:50] = mask[170:190, 170:190] = True
+    badge[15:37, 165:187] = True
+    image = painted(painted(white(200, 200), mask), badge, (200, 120, 20))
+    found, _, _ = stage.remove_background(image, None, "auto")
+    assert iou(found, mask) > 0.96
+
+
 def test_shop_text_goes_and_two_copies_stay():
     mask = np.zeros((200, 300), bool)
     mask[60:130, 30:120] = mask[60:130, 170:260] = True
@@ -215,6 +242,18 @@ def test_colour_overlap_of_halves():
     lab[:, :20] = 50
     assert stage.colour_overlap(lab, mask) == 0
     assert stage.colour_overlap(lab, np.zeros((40, 40), bool)) == 1
+
+
+def test_whole_product_is_judged_better_than_a_part_and_a_blurred_thing():
+    product, behind = np.zeros((160, 160), bool), np.zeros((160, 160), bool)
+    product[90:140, 20:100] = True
+    behind[20:70, 60:130] = True
+    blurred = cv2.GaussianBlur(painted(np.full((160, 160, 3), 200, np.uint8), behind, (160, 90, 30)), (0, 0), 4)
+    image = painted(blurred, product)
+    view = stage.view_of(image, image)
+    part = product & (np.arange(160) < 50)
+    whole, part, other = (stage.judged(view, mask, "plain").misfit for mask in (product, part, behind))
+    assert whole < part and whole < other
 
 
 # ---- pixels ----------------------------------------------------------------------------------------
