@@ -2,11 +2,13 @@
 
 import csv
 import os
+import re
 
 import corpus
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from test_kill import SETTINGS, STAGES
 
 from pipeline import files
 from pipeline.images import read_bgr
@@ -69,3 +71,24 @@ def test_unreadable_permissions(root, run_stage):
     (raw / "1_1_b.jpg").chmod(0)
     assert run_stage(STAGE, "--DATASET=x").returncode == 0
     assert "ermission" in skipped_in(root)["1_1_b.jpg"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows neither these names nor named pipes")
+def test_no_stage_loses_any_of_them(root, run_stage):
+    raw = root / "raw_img" / "x"
+    corpus.lay_out(raw, {**corpus.good(), **corpus.bad(), **corpus.either()})
+    corpus.links(raw)
+    n_raw, n_cleaned = len(files.list_images(raw)), 0
+    for stage in STAGES:
+        done = run_stage(stage, *SETTINGS)
+        assert done.returncode == 0, (stage, done.stderr)
+        counts = re.search(r"(\d+) images in = (\d+) out \+ (\d+) skipped", done.stdout).groups()
+        n_in, n_out, n_skipped = map(int, counts)
+        assert n_in == n_out + n_skipped, stage
+        # 00 counts the photographs, and so does 01; what comes behind begins with what 01 let through
+        assert n_in == (n_raw if stage[:2] in ("00", "01") else n_cleaned), stage
+        n_cleaned = n_out if stage == STAGE else n_cleaned
+    with (root / "result" / "x" / "clusters_spreadsheet.csv").open(encoding="utf-8-sig", newline="") as handle:
+        named = {row["image"] for row in csv.DictReader(handle)}
+    assert {"'=1_1_cmd|calc.jpg", "'-1_1_dash.jpg", "1_1_plain.jpg"} <= named
+    assert not [name for name in named if name[0] in "=+-@"]

@@ -48,7 +48,7 @@ def run(stage: str, root: Path, *arguments: str, before: tuple[str, ...] = (), *
     """Run a stage as a program in `root`, its command behind those of `before`; returns it with its output as text."""
     given = TINY if stage == TRAINING else SETTINGS
     command = [*before, sys.executable, str(PROJECT / stage), *given, *arguments]
-    return subprocess.run(command, env=environment(root), capture_output=True, encoding="utf-8", timeout=3000, **options)
+    return subprocess.run(command, env=environment(root), capture_output=True, encoding="utf-8", timeout=999, **options)
 
 
 def assert_one_sentence(stderr: str) -> None:
@@ -279,6 +279,22 @@ def test_photographs_that_vanish_while_the_stage_runs(root):
     assert "no such file" in (root / "data" / "x" / "skipped.csv").read_text(encoding="utf-8")
     # the next run knows of 150, whatever the first one made of the others
     assert "150 images in = 150 out + 0 skipped" in run("01.img_preprocess.py", root).stdout
+
+
+def test_second_run_of_a_stage_says_so_and_stops(root):
+    raw, written = root / "raw_img" / "x", root / "img" / "x"
+    image = corpus.encoded(corpus.product((600, 450)))
+    corpus.lay_out(raw, {f"1_1_{i:03d}.jpg": image for i in range(200)})
+    command = [sys.executable, str(PROJECT / "01.img_preprocess.py"), *SETTINGS]
+    first = subprocess.Popen(command, env=environment(root), stdout=subprocess.PIPE, encoding="utf-8")
+    while not written.is_dir():
+        time.sleep(0.01)
+    second = run("01.img_preprocess.py", root)
+    first_is_at_work = first.poll() is None
+    output, _ = first.communicate(timeout=300)
+    assert first.returncode == 0 and "200 images in = 200 out + 0 skipped" in output
+    assert first_is_at_work and second.returncode == 1 and "already at work on x" in second.stderr
+    assert_one_sentence(second.stderr)
 
 
 def test_images_that_vanish_while_features_are_computed(done, tmp_path):
