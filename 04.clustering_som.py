@@ -228,10 +228,14 @@ def communities(neighbours: np.ndarray, seed: int) -> np.ndarray:
     """
     m, k = neighbours.shape
     a, b = np.repeat(np.arange(m), k), neighbours.ravel()
-    links = sparse.coo_matrix((np.ones(m * k), (np.minimum(a, b), np.maximum(a, b))), (m, m)).tocsr().tocoo()
+    link = np.sort(np.minimum(a, b) * m + np.maximum(a, b))
+    del a, b  # the graph of many neighbours is what needs most memory in this stage
+    first = np.flatnonzero(np.diff(link, prepend=-1))
+    count = np.diff(first, append=len(link)).astype(float)
     igraph.set_random_number_generator(random.Random(seed))
-    graph = igraph.Graph(n=m, edges=np.column_stack([links.row, links.col]))
-    return np.array(graph.community_infomap(edge_weights=links.data.tolist(), trials=1).membership, np.int32)
+    graph = igraph.Graph(n=m, edges=np.column_stack(np.divmod(link[first], m)))
+    del link, first
+    return np.array(graph.community_infomap(edge_weights=count, trials=1).membership, np.int32)
 
 
 def voted(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n_rounds: int = 6) -> np.ndarray:
