@@ -478,9 +478,8 @@ def evened(data: np.ndarray, cluster: np.ndarray) -> np.ndarray:
         scatter += gap.T @ gap
     # images of one cluster that do not differ at all leave nothing to even out
     scatter[np.diag_indices(n_features)] += SHRINK * np.trace(scatter) / n_features or 1.0
-    with threadpool_limits(1):  # in several threads, the last digits depend on their number
-        root = linalg.cholesky(scatter, lower=True, overwrite_a=True)
-        return linalg.solve_triangular(root, np.eye(n_features), lower=True, overwrite_b=True).T.astype(np.float32)
+    root = linalg.cholesky(scatter, lower=True, overwrite_a=True)
+    return linalg.solve_triangular(root, np.eye(n_features), lower=True, overwrite_b=True).T.astype(np.float32)
 
 
 class Product:
@@ -521,7 +520,8 @@ def train(features: np.ndarray) -> Training:
             if found.similarity.shape[1] >= 3:
                 likeness = found.similarity[:, :3].mean(axis=1)
             if 0 < cluster.max() < m - 1:
-                closer = som.Directions(Product(data, evened(data, cluster))).kept(other)
+                with threadpool_limits(1):  # in several threads, the last digits depend on their number
+                    closer = som.Directions(Product(data, evened(data, cluster))).kept(other)
                 found = grouped(closer, *place)
                 del closer
             del data  # Windows can't remove a file that is still mapped

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import corpus
+import h5py
 import numpy as np
 import pytest
 from conftest import PROJECT
@@ -24,6 +25,7 @@ from pipeline.settings import UserError
 # the initial weights are random here: 03 has nothing to wait for
 SETTINGS = ("--DATASET=x", "--TRAIN_DATASET=x", "--N_JOBS=2", "--FEATURE_NETWORK=pretrained", "--IMAGE_SIZE=75",
             "--SAVE_MASKS=True")  # fmt: skip
+TRAINING = ("--PRETRAINED_WEIGHTS=random", "--EPOCHS=3", "--PATIENCE=9", "--LEARNING_RATE=0.0001")
 CHANGING = {"seconds", "seconds_per_image", "finished"}  # entries of records that tell the time
 
 
@@ -32,7 +34,7 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def start(stage: str, root: Path) -> subprocess.Popen:
-    command = [sys.executable, str(PROJECT / stage), *SETTINGS]
+    command = [sys.executable, str(PROJECT / stage), *SETTINGS, *(TRAINING if stage.startswith("02") else ())]
     return subprocess.Popen(command, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -142,3 +144,44 @@ def test_killed_many_times(stage, before, tmp_path, monkeypatch):
     for earlier in STAGES[: STAGES.index(stage)]:
         undisturbed(earlier, before)
     kill_many(stage, before, tmp_path, n_kills=30, seed=100 + STAGES.index(stage))
+
+
+def weights(root: Path) -> dict[str, np.ndarray]:
+    """Every array of numbers in the network of `root`, by its name."""
+    found = {}
+    with h5py.File(root / "model" / "x" / "feature_network.h5") as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) and item.size else None
+        )
+    return {name: value for name, value in found.items() if value.dtype.kind == "f"}
+
+
+@pytest.mark.long
+def test_a_training_killed_many_times_ends_with_the_same_weights(tmp_path, monkeypatch):
+    """Both trainings, that with models held out and that on all models, in programs of their own."""
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    for model in range(6):
+        for i in range(6):
+            image = corpus.product((150, 120), seed=model).rotate(9 * i, fillcolor=(236, 238, 240))
+            corpus.lay_out(calm / "raw_img" / "x", {f"{model}_1_{i}.jpg": corpus.encoded(image, quality=60 + 5 * i)})
+    monkeypatch.setenv("IMAGE_CLUSTER_ROOT", str(calm))
+    for earlier in STAGES[:3]:
+        undisturbed(earlier, calm)
+    shutil.copytree(calm, stormy)
+    stage, generator = "02.feature_network_fine_tuning.py", random.Random(2)
+    undisturbed(stage, calm)
+    n_killed = 0
+    for name in 3 * ["checkpoint.npz", "refit_checkpoint.npz"]:
+        checkpoint = stormy / "model" / "x" / name
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = start(stage, stormy)
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0, 1))
+        n_killed += process.poll() is None
+        process.kill()
+        process.communicate()
+    undisturbed(stage, stormy)
+    expected, found = weights(calm), weights(stormy)
+    assert n_killed and found.keys() == expected.keys() and len(expected) > 100
+    assert max(np.abs(found[name] - expected[name]).max() for name in expected) < 1e-6
