@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -159,10 +158,12 @@ def whole(path: Path) -> Iterator[Path]:
     """
     if path.is_relative_to(root()):  # Keras's cache is elsewhere
         inside(path)
-    # a leading dot keeps it out of `list_images`; the name's own length is limited by file systems
-    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
+    # a leading dot keeps it out of `list_images`; the name's own length is limited by file systems. The same each time:
+    # what a killed run left is written over by the next one
+    temporary = path.with_name(f".{fingerprint(os.fsencode(path.name).hex())[:12]}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())

@@ -1,9 +1,12 @@
 """Writing whole or not at all, tables, fingerprints, records and the features' two files."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import PROJECT
 
 import config
 from pipeline import files
@@ -165,3 +168,15 @@ def test_check_in_step_names_both_files_and_the_stage(root):
     files.write_lines(source, ["2"])
     with pytest.raises(UserError, match=r"data/out.txt was made from another data/in.txt .* run 04.py"):
         files.check_in_step(out, record, [source], "04.py")
+
+
+def test_what_a_killed_write_left_is_gone_after_the_next(root):
+    path = root / "data" / "x" / "record.json"
+    killed = (
+        f"import os, pathlib; from pipeline import files\nwith files.whole(pathlib.Path({str(path)!r})) as temporary:\n"
+    )
+    killed += "    temporary.write_text('half'); os._exit(1)"
+    subprocess.run([sys.executable, "-c", killed], cwd=PROJECT, env={**os.environ, "IMAGE_CLUSTER_ROOT": str(root)})
+    assert [p.read_text() for p in path.parent.iterdir()] == ["half"]
+    files.write_json(path, {"a": 1})
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
