@@ -136,16 +136,6 @@ class Tile(NamedTuple):
     candidates: np.ndarray  # indices of about CANDIDATES images, the members among them
 
 
-def means_of(data: "som.Directions | np.ndarray", group: np.ndarray, n_groups: int) -> np.ndarray:
-    """Mean of each group's rows, (n_groups, n_features) float32; zeros for a group of none. group : (m,), 0.. ."""
-    sums = np.zeros((n_groups, data.shape[1]))
-    for rows in som.chunks(*data.shape):
-        found, sum_of_found = som.sums_of(data[rows], group[rows])
-        sums[found] += sum_of_found
-    sums /= np.maximum(np.bincount(group, minlength=n_groups), 1)[:, None]
-    return sums.astype(np.float32)
-
-
 def tiles(centres: np.ndarray, unit_of_image: np.ndarray) -> list[Tile]:
     """Cut the map into rectangles of at most TILE_IMAGES images; each with the images of its nearest units.
 
@@ -273,7 +263,7 @@ def silhouette(data: "som.Directions | np.ndarray", cluster: np.ndarray, tiling:
     that are members of no tile.
     """
     size = np.bincount(cluster)
-    means = means_of(data, cluster, len(size))
+    means = som.means_of(data, cluster, len(size))
     result = np.full(len(cluster), np.nan, np.float32)
     for members, candidates in tiling:
         own = cluster[members]
@@ -446,7 +436,7 @@ def grouped(data: np.ndarray, unit_of_image: np.ndarray, rows: int, cols: int) -
 
     data : ndarray of shape (m, n_features), float32, directions, m >= 4; unit_of_image : (m,), on a map of rows x cols
     """
-    tiling = tiles(means_of(data, unit_of_image, rows * cols).reshape(rows, cols, -1), unit_of_image)
+    tiling = tiles(som.means_of(data, unit_of_image, rows * cols).reshape(rows, cols, -1), unit_of_image)
     scales, neighbours, similarity = all_scales(data, tiling, config.RANDOM_SEED)
     best, interval = best_scale(scales, config.RANDOM_SEED)
     partitions = [scale.cluster for scale in scales]
@@ -471,11 +461,8 @@ def evened(data: np.ndarray, cluster: np.ndarray) -> np.ndarray:
 
     data : ndarray of shape (m, n_features), float32, directions; cluster : (m,), from 0
     """
-    means, n_features = means_of(data, cluster, int(cluster.max()) + 1), data.shape[1]
-    scatter = np.zeros((n_features, n_features))
-    for rows in som.chunks(*data.shape):
-        gap = data[rows] - means[cluster[rows]]
-        scatter += gap.T @ gap
+    n_features = data.shape[1]
+    _, scatter = som.scatter_within(data, cluster, int(cluster.max()) + 1)
     # images of one cluster that do not differ at all leave nothing to even out
     scatter[np.diag_indices(n_features)] += SHRINK * np.trace(scatter) / n_features or 1.0
     root = linalg.cholesky(scatter, lower=True, overwrite_a=True)

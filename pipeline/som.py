@@ -101,6 +101,19 @@ def means_of(data: "Directions | np.ndarray", group: np.ndarray, n_groups: int) 
     return sums.astype(np.float32)
 
 
+def scatter_within(data: "Directions | np.ndarray", group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the groups, as `means_of`, and the scatter around them, (n_features, n_features) float64.
+
+    The scatter is the sum of the outer products of each row's difference to its group's mean.
+    """
+    means, n_features = means_of(data, group, n_groups), data.shape[1]
+    scatter = np.zeros((n_features, n_features))
+    for rows in chunks(*data.shape):
+        gap = data[rows] - means[group[rows]]
+        scatter += gap.T @ gap
+    return means, scatter
+
+
 def map_shape(n_images: int, images_per_unit: float, max_units: int) -> tuple[int, int]:
     """Rows and columns of a map, about 5 to 4, with one unit per `images_per_unit` images and at most `max_units`.
 

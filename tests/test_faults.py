@@ -262,19 +262,24 @@ def test_records_do_not_depend_on_the_clock(year, done, tmp_path, monkeypatch, c
     assert (root / "img" / "x" / "0_1_0.jpg").read_bytes() != before
 
 
-def test_photographs_that_vanish_while_the_stage_runs(root):
-    raw, written = root / "raw_img" / "x", root / "img" / "x"
+def at_work(root: Path) -> subprocess.Popen:
+    """Stage 01 as a program that has begun to write what it makes of 200 photographs, 1_1_000.jpg and so on."""
     image = corpus.encoded(corpus.product((600, 450)))
-    corpus.lay_out(raw, {f"1_1_{i:03d}.jpg": image for i in range(200)})
+    corpus.lay_out(root / "raw_img" / "x", {f"1_1_{i:03d}.jpg": image for i in range(200)})
     command = [sys.executable, str(PROJECT / "01.img_preprocess.py"), *SETTINGS]
     process = subprocess.Popen(command, env=environment(root), stdout=subprocess.PIPE, encoding="utf-8")
-    while not written.is_dir():
+    while not (root / "img" / "x").is_dir():
         time.sleep(0.01)
+    return process
+
+
+def test_photographs_that_vanish_while_the_stage_runs(root):
+    process = at_work(root)
     for i in range(150, 200):
-        (raw / f"1_1_{i:03d}.jpg").unlink()
+        (root / "raw_img" / "x" / f"1_1_{i:03d}.jpg").unlink()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    n_out = len(files.list_images(written))
+    n_out = len(files.list_images(root / "img" / "x"))
     assert n_out < 200 and f"200 images in = {n_out} out + {200 - n_out} skipped" in output
     assert "no such file" in (root / "data" / "x" / "skipped.csv").read_text(encoding="utf-8")
     # the next run knows of 150, whatever the first one made of the others
@@ -282,13 +287,7 @@ def test_photographs_that_vanish_while_the_stage_runs(root):
 
 
 def test_second_run_of_a_stage_says_so_and_stops(root):
-    raw, written = root / "raw_img" / "x", root / "img" / "x"
-    image = corpus.encoded(corpus.product((600, 450)))
-    corpus.lay_out(raw, {f"1_1_{i:03d}.jpg": image for i in range(200)})
-    command = [sys.executable, str(PROJECT / "01.img_preprocess.py"), *SETTINGS]
-    first = subprocess.Popen(command, env=environment(root), stdout=subprocess.PIPE, encoding="utf-8")
-    while not written.is_dir():
-        time.sleep(0.01)
+    first = at_work(root)
     second = run("01.img_preprocess.py", root)
     first_is_at_work = first.poll() is None
     output, _ = first.communicate(timeout=300)

@@ -73,11 +73,7 @@ def on_main_axes(direction: np.ndarray, n_axes: int) -> np.ndarray:
     n_axes = min(n_axes, n_images, n_features)
     # one thread: what comes of it must not depend on their number, and t-SNE makes much of the last digits
     with threadpool_limits(1):
-        mean = som.means_of(direction, np.zeros(n_images, int), 1)[0]
-        scatter = np.zeros((n_features, n_features))
-        for rows in som.chunks(*direction.shape):
-            part = direction[rows] - mean
-            scatter += part.T @ part
+        (mean,), scatter = som.scatter_within(direction, np.zeros(n_images, int), 1)
         axes = eigh(scatter, subset_by_index=[n_features - n_axes, n_features - 1])[1][:, ::-1].astype(np.float32)
         # the sign of an eigenvector is arbitrary
         axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(n_axes)] < 0, -1, 1)
