@@ -13,7 +13,8 @@
    apart (by their silhouettes). That predicts the number of clusters. A cluster whose neighbours are in another one
    rather than in itself is joined with that; parts of a cluster that hardly any neighbours link are taken apart.
 5. In what the images of one cluster differ (light, ground, the side they are seen from) does not tell products apart:
-   features are scaled down along it, and 2 to 4 are done once more.
+   features are scaled down along it, before 2 to 4 are done. What that is, first groupings show; which of several
+   shows it best is decided on EVENED_IMAGES images, by how well the clusters then hold.
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -55,6 +56,10 @@ NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is
 APART = 0.1  # weight of the silhouette (relative to that of the best scale) beside stability
 SILHOUETTES = 2000  # images, at least, whose silhouettes say how well clusters stand apart, where there are so many
 SHRINK = 10.0  # ground level of the scatter within clusters along any direction, relative to its mean over all
+EVENED_IMAGES = 1200  # images, at most, by which it is decided what shows that scatter best
+EVENED_AT = (3, 10, 30)  # nearest neighbours of the first groupings that show that scatter, beside the predicted ones
+EVENED_TIMES = 3  # groupings one after another, each with the scatter of the one before evened out
+HELD_APART = 0.3  # weight of the silhouette beside stability where first groupings are compared
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
 RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
@@ -195,7 +200,7 @@ def nearest_images(data: "som.Directions | np.ndarray", tiling: list[Tile], k: i
     """
     neighbours = np.empty((len(data), k), np.int32)
     similarity = np.empty((len(data), k), np.float32)
-    for members, candidates in tqdm(tiling, desc="neighbours", unit="tile", disable=None):
+    for members, candidates in tqdm(tiling, desc="neighbours", unit="tile", leave=None, disable=None):
         cosine = data[members] @ data[candidates].T
         cosine[members[:, None] == candidates[None, :]] = -np.inf
         top = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
@@ -278,6 +283,12 @@ def silhouette(data: "som.Directions | np.ndarray", cluster: np.ndarray, tiling:
     return result
 
 
+def usable_scales(m: int) -> list[list[int]]:
+    """The rows of SCALES that m images have neighbours for: up to m / 5, at least 1; m >= 3."""
+    rows = [[k for k in row if k <= max(min(3, m // 3), m // 5)] for row in SCALES]
+    return [row for row in rows if row]
+
+
 class Scale(NamedTuple):
     """One partition of m images."""
 
@@ -287,17 +298,17 @@ class Scale(NamedTuple):
 
 
 def all_scales(data: "som.Directions | np.ndarray", tiling: list[Tile], seed: int):
-    """Group the images at each scale of SCALES (up to m / 5 neighbours).
+    """Group the images at each of their usable scales.
 
     Returns the scales by number of clusters ascending, and the neighbours and similarities, (m, 2 * VOTERS) each.
     """
     m = len(data)
-    rows = [[k for k in row if k <= max(min(3, m // 3), m // 5)] for row in SCALES]
-    neighbours, similarity = nearest_images(data, tiling, max(k for row in rows for k in row))
+    rows = usable_scales(m)
+    neighbours, similarity = nearest_images(data, tiling, rows[-1][-1])
     step = max(1, m // SILHOUETTES)
     sample = [Tile(members[::step], candidates) for members, candidates in tiling]
     found: list[Scale] = []
-    for row in tqdm([row for row in rows if row], desc="scales", disable=None):
+    for row in tqdm(rows, desc="scales", leave=None, disable=None):
         for k in row:
             cluster = voted(communities(neighbours[:, :k], seed), neighbours, similarity)
             found.append(Scale(k, cluster, float(np.nanmean(silhouette(data, cluster, sample)))))
@@ -330,7 +341,7 @@ def stability(scales: list[Scale]) -> np.ndarray:
     return result / np.maximum(weight.sum(axis=1, keepdims=True), 1e-9).astype(np.float32)
 
 
-def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
+def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray, float]:
     """Choose the scale that predicts the number of clusters.
 
     Returns
@@ -339,12 +350,14 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
         with about as many clusters, since a single one may score high by chance
     interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number; images are drawn in at
         most 1,000 parts (every 1,000th image)
+    quality : stability + HELD_APART * silhouette of `best`, smoothed alike, by which groupings can be compared
     """
     numbers = np.array([int(scale.cluster.max()) + 1 for scale in scales])
     near = np.exp(-((np.log(numbers)[:, None] - np.log(numbers)[None, :]) ** 2) / (2 * SMOOTHING**2))
     near = 0.9 * near / near.sum(axis=1, keepdims=True) + 0.1 * np.eye(len(numbers))
     apart = np.array([scale.apart for scale in scales])
-    holds = stability(scales) + APART * (apart / max(apart.max(), 1e-9))[:, None]
+    stable = stability(scales)
+    holds = stable + APART * (apart / max(apart.max(), 1e-9))[:, None]
     part = np.arange(holds.shape[1]) % 1000
     n_images = np.bincount(part)
     holds = near @ [np.bincount(part, of_scale) for of_scale in holds]  # (n_scales, n_parts)
@@ -352,7 +365,8 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray]:
     count = np.random.default_rng(seed).poisson(1.0, (RESAMPLES, len(n_images))) + 1e-9  # never nothing at all
     drawn = numbers[(holds @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
     low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
-    return best, np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
+    interval = np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
+    return best, interval, float(near[best] @ (stable.mean(axis=1) + HELD_APART * apart))
 
 
 def joined(cluster: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
@@ -422,30 +436,42 @@ def taken_apart(cluster: np.ndarray, finer: list[np.ndarray], neighbours: np.nda
 
 
 class Grouping(NamedTuple):
-    """What steps 2 to 4 find for m images; the fields are those of `Training`."""
+    """What steps 2 to 4 find for m images; the fields are those of `Training`, and k and quality of the best scale."""
 
     partitions: np.ndarray
     predicted: int
     interval: np.ndarray
     neighbours: np.ndarray
     similarity: np.ndarray
+    k: int
+    quality: float
 
 
-def grouped(data: np.ndarray, unit_of_image: np.ndarray, rows: int, cols: int) -> Grouping:
+def tiled(data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int]) -> list[Tile]:
+    """The `tiles` of images on a map of this shape; data : (m, n_features), unit_of_image : (m,)."""
+    return tiles(som.means_of(data, unit_of_image, shape[0] * shape[1]).reshape(*shape, -1), unit_of_image)
+
+
+def grouped(data: np.ndarray, tiling: list[Tile]) -> Grouping:
     """Steps 2 to 4: find the neighbours, group at every scale, choose the scale, join and take apart.
 
-    data : ndarray of shape (m, n_features), float32, directions, m >= 4; unit_of_image : (m,), on a map of rows x cols
+    data : ndarray of shape (m, n_features), float32, directions, m >= 4
     """
-    tiling = tiles(som.means_of(data, unit_of_image, rows * cols).reshape(rows, cols, -1), unit_of_image)
     scales, neighbours, similarity = all_scales(data, tiling, config.RANDOM_SEED)
-    best, interval = best_scale(scales, config.RANDOM_SEED)
+    best, interval, quality = best_scale(scales, config.RANDOM_SEED)
     partitions = [scale.cluster for scale in scales]
     whole = joined(partitions[best], neighbours)
     apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
     interval = interval + int(apart.max() - partitions[best].max())
     place = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
     partitions = np.stack([*partitions[:place], apart, *partitions[place:]])
-    return Grouping(partitions, place, interval, neighbours, similarity)
+    return Grouping(partitions, place, interval, neighbours, similarity, scales[best].k, quality)
+
+
+def grouped_at(data: np.ndarray, tiling: list[Tile], k: int) -> np.ndarray:
+    """Clusters by k nearest neighbours alone, (m,) int32; data as in `grouped`, k at most the largest usable scale."""
+    neighbours, similarity = nearest_images(data, tiling, min(max(k, VOTERS), usable_scales(len(data))[-1][-1]))
+    return joined(voted(communities(neighbours[:, :k], config.RANDOM_SEED), neighbours, similarity), neighbours)
 
 
 # ---- 5. what differs within clusters ----------------------------------------------------------------
@@ -466,7 +492,8 @@ def evened(data: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     # images of one cluster that do not differ at all leave nothing to even out
     scatter[np.diag_indices(n_features)] += SHRINK * np.trace(scatter) / n_features or 1.0
     root = linalg.cholesky(scatter, lower=True, overwrite_a=True)
-    return linalg.solve_triangular(root, np.eye(n_features), lower=True, overwrite_b=True).T.astype(np.float32)
+    inverse, _ = linalg.lapack.dtrtri(root, lower=True, overwrite_c=True)
+    return inverse.T.astype(np.float32)
 
 
 class Product:
@@ -483,8 +510,56 @@ class Product:
         return self.data[rows] @ self.matrix
 
 
+def closer(data: np.ndarray, matrix: np.ndarray) -> som.Directions:
+    """Directions of the rows of `data` times `matrix`."""
+    return som.Directions(Product(data, matrix))
+
+
+def picked(tiling: list[Tile]) -> np.ndarray:
+    """About EVENED_IMAGES images that tell of all, ascending: whole tiles, evenly spaced over the map.
+
+    Images of adjoining units, not any images, since those of a cluster have to stay together.
+    """
+    n_wanted = EVENED_IMAGES * len(tiling) // sum(len(tile.members) for tile in tiling)
+    chosen = np.unique(np.linspace(0, len(tiling) - 1, max(1, n_wanted)).astype(int))
+    return np.sort(np.concatenate([tiling[i].members for i in chosen]))
+
+
+def tells(cluster: np.ndarray) -> bool:
+    """Whether clusters (m,) show what differs within them: there are several, and more than one image in some."""
+    return 0 < cluster.max() < len(cluster) - 1
+
+
+def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray] | None:
+    """The matrix of `evened` that makes clusters hold best, or None where no grouping shows what to even out.
+
+    Tried are the predicted clusters, and those at each k of EVENED_AT, found EVENED_TIMES times. The one whose
+    evened directions give the grouping of the best quality is taken. Returns its k and its matrix.
+
+    data : ndarray of shape (m, n_features), float32, directions, m >= 4
+    """
+    ks = sorted({min(k, usable_scales(len(data))[-1][-1]) for k in EVENED_AT})
+    with tqdm(total=2 + 2 * len(ks), desc="what differs within clusters", disable=None) as progress:
+        predicted = grouped(data, tiling)
+        firsts = [(predicted.k, predicted.partitions[predicted.predicted])]
+        progress.update()
+        for k in ks:
+            cluster = grouped_at(data, tiling, k)
+            for _ in range(EVENED_TIMES - 1):
+                cluster = grouped_at(closer(data, evened(data, cluster))[:], tiling, k)
+            firsts.append((k, cluster))
+            progress.update()
+        found = []
+        for k, cluster in firsts:
+            if tells(cluster):
+                matrix = evened(data, cluster)
+                found.append((grouped(closer(data, matrix)[:], tiling).quality, k, matrix))
+            progress.update()
+    return max(found, key=lambda one: one[0])[1:] if found else None
+
+
 def train(features: np.ndarray) -> Training:
-    """Steps 1 to 5: train the map, group the images, even out what differs within groups, group them again."""
+    """Steps 1 to 5: train the map, even out what differs within clusters, group the images."""
     rows_used, first_of = different(features)
     data = som.Directions(features, rows=rows_used)
     centre = data.centre
@@ -497,20 +572,25 @@ def train(features: np.ndarray) -> Training:
     likeness = np.ones(m, np.float32)
     if m < 4:  # too few to say what is near: each is its own cluster
         nothing = np.empty((m, 0), np.int32)
-        found = Grouping(np.arange(m, dtype=np.int32)[None], 0, np.array([m, m]), nothing, nothing.astype(np.float32))
+        found = Grouping(np.arange(m, dtype=np.int32)[None], 0, np.array([m, m]), nothing, nothing.astype("f4"), 0, 0.0)
     else:
-        folder, place = files.data_dir(config.DATASET), (units[rows_used, 0], *weights.shape[:2])
+        folder, unit, shape = files.data_dir(config.DATASET), units[rows_used, 0], weights.shape[:2]
         with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
             data = data.kept(one)
-            found = grouped(data, *place)
-            cluster = found.partitions[found.predicted]
-            if found.similarity.shape[1] >= 3:
-                likeness = found.similarity[:, :3].mean(axis=1)
-            if 0 < cluster.max() < m - 1:
-                with threadpool_limits(1):  # in several threads, the last digits depend on their number
-                    closer = som.Directions(Product(data, evened(data, cluster))).kept(other)
-                found = grouped(closer, *place)
-                del closer
+            tiling = tiled(data, unit, shape)
+            if usable_scales(m)[-1][-1] >= 3:
+                likeness = nearest_images(data, tiling, 3)[1].mean(axis=1)
+            some = picked(tiling)
+            with threadpool_limits(1):  # in several threads, the last digits depend on their number
+                best = best_evening(data[some], tiled(data[some], unit[some], shape))
+                evener = closer(data, best[1]).kept(other) if best else data
+            if best:
+                cluster = grouped_at(evener, tiled(evener, unit, shape), best[0])  # once more, now by all images
+                if tells(cluster):
+                    with threadpool_limits(1):
+                        evener = closer(data, evened(data, cluster)).kept(other)
+            found = grouped(evener, tiled(evener, unit, shape))
+            del evener
             del data  # Windows can't remove a file that is still mapped
     training = Training(
         weights,

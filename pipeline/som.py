@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from minisom import MiniSom
+from scipy import sparse
 from scipy.sparse.linalg import svds
 from tqdm import tqdm
 
@@ -55,7 +56,8 @@ class Directions:
         return of_length_one(of_length_one(self._read(rows)) - self.centre, ROUNDING)
 
     def kept(self, handle: io.IOBase) -> np.ndarray:
-        """All directions, converted once, as a memory map in the open file `handle`."""
+        """All directions, converted once, as a memory map in the open file `handle`, over what it held."""
+        handle.seek(0)
         for part in chunks(*self.shape):
             handle.write(np.ascontiguousarray(self[part]))
         handle.flush()
@@ -86,9 +88,10 @@ def sums_of(part: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     part : ndarray of shape (n_rows, n_features); group : int ndarray of shape (n_rows,)
     """
-    order = np.argsort(group, kind="stable")
-    found, start = np.unique(group[order], return_index=True)
-    return found, np.add.reduceat(part[order], start, axis=0, dtype=np.float64)
+    found, place = np.unique(group, return_inverse=True)
+    # a sparse product adds rows up several times as fast as np.add.reduceat
+    member = sparse.csr_matrix((np.ones(len(part)), (place, np.arange(len(part)))), (len(found), len(part)))
+    return found, member @ part
 
 
 def means_of(data: "Directions | np.ndarray", group: np.ndarray, n_groups: int) -> np.ndarray:

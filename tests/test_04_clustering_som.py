@@ -262,8 +262,16 @@ def test_the_scale_found_again_by_its_neighbours_is_taken():
     steady = np.repeat(np.arange(10), 12)
     scales = [stage.Scale(k, rng.permutation(np.arange(120) % n), 0.0) for k, n in ((2, 40), (3, 30), (30, 4))]
     scales[2:2] = [stage.Scale(k, steady, 0.0) for k in (8, 9, 10)]
-    best, interval = stage.best_scale(scales[::-1], seed=0)
+    best, interval, _ = stage.best_scale(scales[::-1], seed=0)
     assert (scales[::-1][best].cluster == steady).all() and interval.tolist() == [10, 10]
+
+
+def test_quality_is_stability_and_silhouette_of_the_best_scale():
+    halves = np.repeat([0, 1], 10)
+    # equal partitions: each keeps all of its clusters, and the mean over scales of equal numbers is that of all
+    scales = [stage.Scale(k, halves, apart) for k, apart in ((9, 0.2), (10, 0.4), (11, 0.6))]
+    best, _, quality = stage.best_scale(scales, seed=0)
+    assert best == 2 and quality == pytest.approx(1 + stage.HELD_APART * (0.9 * 0.4 + 0.1 * 0.6))
 
 
 def test_a_cluster_whose_neighbours_are_elsewhere_is_joined():
@@ -327,9 +335,48 @@ def test_what_differs_within_clusters_is_evened_out(root):
     put(root, features)
     found = adjusted_rand_score(labels, run())
     with np.load(root / "data" / "x" / "som.npz") as stored:
-        once = stage.grouped(som.Directions(features)[:], stored["unit_of_image"], *stored["hits"].shape)
+        data = som.Directions(features)[:]
+        once = stage.grouped(data, stage.tiled(data, stored["unit_of_image"], stored["hits"].shape))
     before = adjusted_rand_score(labels, once.partitions[once.predicted])
     assert found > max(0.87, before + 0.03)
+
+
+def test_what_differs_is_found_on_a_bounded_number_of_images():
+    tiling = [stage.Tile(np.arange(start, start + 100), np.arange(5000)) for start in range(0, 5000, 100)]
+    some = stage.picked(tiling)
+    # 12 of the 50 tiles, whole, the first and the last among them
+    assert len(some) == stage.EVENED_IMAGES == 1200 and (np.diff(some) > 0).all()
+    assert (np.bincount(some // 100, minlength=50) % 100 == 0).all() and some[0] == 0 and some[-1] == 4999
+    assert stage.picked(tiling[:12]).tolist() == list(range(1200))
+    assert len(stage.picked([stage.Tile(np.arange(3000), np.arange(3000))])) == 3000
+
+
+def test_the_evening_that_makes_clusters_hold_best_is_taken(monkeypatch):
+    rng = np.random.default_rng(5)
+    data = som.Directions(rng.standard_normal((90, 16)).astype(np.float32))[:]
+    tiling = [stage.Tile(np.arange(90), np.arange(90))]
+    tried = []
+
+    def quality_of(data, tiling):
+        tried.append(stage_grouped(data, tiling)._replace(quality=[0.0, 0.1, 0.9, 0.2, 0.3][len(tried)]))
+        return tried[-1]
+
+    stage_grouped = stage.grouped
+    monkeypatch.setattr(stage, "grouped", quality_of)
+    k, matrix = stage.best_evening(data, tiling)
+    # the second first grouping: three nearest neighbours, three times, each time evened by the one before
+    cluster = stage.grouped_at(data, tiling, 3)
+    for _ in range(2):
+        cluster = stage.grouped_at(som.Directions(data @ stage.evened(data, cluster))[:], tiling, 3)
+    assert k == 3
+    np.testing.assert_allclose(matrix, stage.evened(data, cluster), rtol=1e-5)
+
+
+@pytest.mark.parametrize("m", [4, 5, 9, 20])
+def test_evening_of_few_images(m):
+    data = som.Directions(np.random.default_rng(m).standard_normal((m, 8)).astype(np.float32))[:]
+    found = stage.best_evening(data, [stage.Tile(np.arange(m), np.arange(m))])
+    assert found is None or (found[1].shape == (8, 8) and np.isfinite(found[1]).all())
 
 
 def test_repeated_images_count_once():
