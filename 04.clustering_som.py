@@ -13,8 +13,8 @@
    apart (by their silhouettes). That predicts the number of clusters. A cluster whose neighbours are in another one
    rather than in itself is joined with that; parts of a cluster that hardly any neighbours link are taken apart.
 5. In what the images of one cluster differ (light, ground, the side they are seen from) does not tell products apart:
-   features are scaled down along it, before 2 to 4 are done. What that is, first groupings show; which of several
-   shows it best is decided on EVENED_IMAGES images, by how well the clusters then hold.
+   features are scaled down along it, before 2 to 4 are done. What that is, a first grouping shows; which of two
+   shows it better is decided on EVENED_IMAGES images, by how well the clusters then hold.
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -56,9 +56,9 @@ NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is
 APART = 0.1  # weight of the silhouette (relative to that of the best scale) beside stability
 SILHOUETTES = 2000  # images, at least, whose silhouettes say how well clusters stand apart, where there are so many
 SHRINK = 10.0  # ground level of the scatter within clusters along any direction, relative to its mean over all
-EVENED_IMAGES = 1200  # images, at most, by which it is decided what shows that scatter best
-EVENED_AT = (3, 10, 30)  # nearest neighbours of the first groupings that show that scatter, beside the predicted ones
-EVENED_TIMES = 3  # groupings one after another, each with the scatter of the one before evened out
+EVENED_IMAGES = 2000  # images, at most, by which it is decided what shows that scatter best
+EVENED_AT = 10  # nearest neighbours of the groupings that may show that scatter better than the predicted clusters
+EVENED_TIMES = 3  # of those one after another, each with the scatter of the one before evened out
 HELD_APART = 0.3  # weight of the silhouette beside stability where first groupings are compared
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
@@ -533,24 +533,21 @@ def tells(cluster: np.ndarray) -> bool:
 def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray] | None:
     """The matrix of `evened` that makes clusters hold best, or None where no grouping shows what to even out.
 
-    Tried are the predicted clusters, and those at each k of EVENED_AT, found EVENED_TIMES times. The one whose
-    evened directions give the grouping of the best quality is taken. Returns its k and its matrix.
+    Tried are the predicted clusters, and those by EVENED_AT neighbours alone, found EVENED_TIMES times. The ones whose
+    evened directions give the grouping of the better quality are taken. Returns their k and their matrix.
 
     data : ndarray of shape (m, n_features), float32, directions, m >= 4
     """
-    ks = sorted({min(k, usable_scales(len(data))[-1][-1]) for k in EVENED_AT})
-    with tqdm(total=2 + 2 * len(ks), desc="what differs within clusters", disable=None) as progress:
+    with tqdm(total=4, desc="what differs within clusters", disable=None) as progress:
         predicted = grouped(data, tiling)
-        firsts = [(predicted.k, predicted.partitions[predicted.predicted])]
         progress.update()
-        for k in ks:
-            cluster = grouped_at(data, tiling, k)
-            for _ in range(EVENED_TIMES - 1):
-                cluster = grouped_at(closer(data, evened(data, cluster))[:], tiling, k)
-            firsts.append((k, cluster))
-            progress.update()
+        at = min(EVENED_AT, usable_scales(len(data))[-1][-1])
+        nearest = grouped_at(data, tiling, at)
+        for _ in range(EVENED_TIMES - 1):
+            nearest = grouped_at(closer(data, evened(data, nearest))[:], tiling, at)
+        progress.update()
         found = []
-        for k, cluster in firsts:
+        for k, cluster in ((predicted.k, predicted.partitions[predicted.predicted]), (at, nearest)):
             if tells(cluster):
                 matrix = evened(data, cluster)
                 found.append((grouped(closer(data, matrix)[:], tiling).quality, k, matrix))

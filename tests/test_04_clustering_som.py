@@ -344,32 +344,28 @@ def test_what_differs_within_clusters_is_evened_out(root):
 def test_what_differs_is_found_on_a_bounded_number_of_images():
     tiling = [stage.Tile(np.arange(start, start + 100), np.arange(5000)) for start in range(0, 5000, 100)]
     some = stage.picked(tiling)
-    # 12 of the 50 tiles, whole, the first and the last among them
-    assert len(some) == stage.EVENED_IMAGES == 1200 and (np.diff(some) > 0).all()
+    # 20 of the 50 tiles, whole, the first and the last among them
+    assert len(some) == stage.EVENED_IMAGES == 2000 and (np.diff(some) > 0).all()
     assert (np.bincount(some // 100, minlength=50) % 100 == 0).all() and some[0] == 0 and some[-1] == 4999
-    assert stage.picked(tiling[:12]).tolist() == list(range(1200))
+    assert stage.picked(tiling[:20]).tolist() == list(range(2000))
     assert len(stage.picked([stage.Tile(np.arange(3000), np.arange(3000))])) == 3000
 
 
-def test_the_evening_that_makes_clusters_hold_best_is_taken(monkeypatch):
+@pytest.mark.parametrize("better", ["predicted", "nearest"])
+def test_the_evening_that_makes_clusters_hold_best_is_taken(monkeypatch, better):
     rng = np.random.default_rng(5)
     data = som.Directions(rng.standard_normal((90, 16)).astype(np.float32))[:]
     tiling = [stage.Tile(np.arange(90), np.arange(90))]
-    tried = []
-
-    def quality_of(data, tiling):
-        tried.append(stage_grouped(data, tiling)._replace(quality=[0.0, 0.1, 0.9, 0.2, 0.3][len(tried)]))
-        return tried[-1]
-
-    stage_grouped = stage.grouped
-    monkeypatch.setattr(stage, "grouped", quality_of)
-    k, matrix = stage.best_evening(data, tiling)
-    # the second first grouping: three nearest neighbours, three times, each time evened by the one before
-    cluster = stage.grouped_at(data, tiling, 3)
+    first = stage.grouped(data, tiling)
+    cluster = stage.grouped_at(data, tiling, stage.EVENED_AT)
     for _ in range(2):
-        cluster = stage.grouped_at(som.Directions(data @ stage.evened(data, cluster))[:], tiling, 3)
-    assert k == 3
-    np.testing.assert_allclose(matrix, stage.evened(data, cluster), rtol=1e-5)
+        cluster = stage.grouped_at(som.Directions(data @ stage.evened(data, cluster))[:], tiling, stage.EVENED_AT)
+    expected = first.partitions[first.predicted] if better == "predicted" else cluster
+    grouped, quality = stage.grouped, iter([0.0, 0.7, 0.6] if better == "predicted" else [0.0, 0.6, 0.7])
+    monkeypatch.setattr(stage, "grouped", lambda *given: grouped(*given)._replace(quality=next(quality)))
+    k, matrix = stage.best_evening(data, tiling)
+    assert k == (first.k if better == "predicted" else stage.EVENED_AT)
+    np.testing.assert_allclose(matrix, stage.evened(data, expected), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("m", [4, 5, 9, 20])
