@@ -31,6 +31,7 @@ Config: DATASET, RANDOM_SEED, N_JOBS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TO
 
 import hashlib
 import heapq
+import io
 import random
 import tempfile
 import time
@@ -555,6 +556,29 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
     return max(found, key=lambda one: one[0])[1:] if found else None
 
 
+def evened_out(data: np.ndarray, unit: np.ndarray, shape: tuple[int, int], handle: io.IOBase) -> np.ndarray:
+    """Directions of all images with what differs within clusters scaled down; `data` where no grouping shows that.
+
+    The grouping that `best_evening` chooses on some of the images is done once more by all.
+
+    data : ndarray of shape (m, n_features), float32, directions, m >= 4
+    unit : (m,), the unit of each image on a map of this shape
+    handle : the open file that holds what is returned
+    """
+    some = picked(tiled(data, unit, shape))
+    with threadpool_limits(1):  # in several threads, the last digits depend on their number
+        best = best_evening(data[some], tiled(data[some], unit[some], shape))
+        if best is None:
+            return data
+        k, matrix = best
+        evener = closer(data, matrix).kept(handle)
+    cluster = grouped_at(evener, tiled(evener, unit, shape), k)
+    if not tells(cluster):
+        return evener
+    with threadpool_limits(1):
+        return closer(data, evened(data, cluster)).kept(handle)
+
+
 def train(features: np.ndarray) -> Training:
     """Steps 1 to 5: train the map, even out what differs within clusters, group the images."""
     rows_used, first_of = different(features)
@@ -574,21 +598,11 @@ def train(features: np.ndarray) -> Training:
         folder, unit, shape = files.data_dir(config.DATASET), units[rows_used, 0], weights.shape[:2]
         with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
             data = data.kept(one)
-            tiling = tiled(data, unit, shape)
             if usable_scales(m)[-1][-1] >= 3:
-                likeness = nearest_images(data, tiling, 3)[1].mean(axis=1)
-            some = picked(tiling)
-            with threadpool_limits(1):  # in several threads, the last digits depend on their number
-                best = best_evening(data[some], tiled(data[some], unit[some], shape))
-                evener = closer(data, best[1]).kept(other) if best else data
-            if best:
-                cluster = grouped_at(evener, tiled(evener, unit, shape), best[0])  # once more, now by all images
-                if tells(cluster):
-                    with threadpool_limits(1):
-                        evener = closer(data, evened(data, cluster)).kept(other)
+                likeness = nearest_images(data, tiled(data, unit, shape), 3)[1].mean(axis=1)
+            evener = evened_out(data, unit, shape, other)
             found = grouped(evener, tiled(evener, unit, shape))
-            del evener
-            del data  # Windows can't remove a file that is still mapped
+            del data, evener  # Windows can't remove a file that is still mapped
     training = Training(
         weights,
         centre,
