@@ -80,10 +80,10 @@ def main() -> None:
         typical = typical_of_units(found, grid.rows * grid.cols)
         vectors = on_main_axes(found.direction, N_AXES)
         tiles, unreadable = pictures.read_thumbnails(found.names, pictures.TILE, thumbnails)
-        outputs, plane = pictures.draw_pictures(found, vectors, grid, som, typical, tiles)
-        outputs.append(handover.write_spreadsheet(found, result_dir / "clusters_spreadsheet.csv"))
-        if config.PROJECTOR:
-            outputs += handover.write_projector(found, vectors, tiles, result_dir / "projector")
+        # its large picture comes before all others: Matplotlib keeps memory once it has drawn
+        outputs = handover.write_projector(found, vectors, tiles, result_dir / "projector") if config.PROJECTOR else []
+        drawn, plane = pictures.draw_pictures(found, vectors, grid, som, typical, tiles)
+        outputs += [*drawn, handover.write_spreadsheet(found, result_dir / "clusters_spreadsheet.csv")]
         n_placed, n_kept = handover.write_cluster_folders(found, result_dir / "clusters")
         with files.as_written(evaluation_path, STAGE_05):
             facts = page.facts_of(found, clustering, evaluation, unreadable, origin["settings"])

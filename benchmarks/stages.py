@@ -68,10 +68,12 @@ def memory_of(pid: int, root: str) -> Memory:
         todo += children[int(one.name)]
         try:
             own += kilobytes((one / "smaps_rollup").read_text(), "Pss_Anon", "Pss_Shmem")
-            file_pages, data = kilobytes((one / "status").read_text(), "RssFile"), 0
+            data = 0
             if root in (one / "maps").read_text():
                 for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", (one / "smaps").read_text(), flags=re.M):
                     data += kilobytes(mapping, "Rss") if root in mapping.partition("\n")[0] else 0
+            # read last: files that were unmapped since then must not pass for libraries
+            file_pages = kilobytes((one / "status").read_text(), "RssFile")
         except OSError:  # it has ended
             continue
         libraries, mapped = max(libraries, file_pages - data), max(mapped, data)
