@@ -63,7 +63,8 @@ EVENED_TIMES = 3  # of those one after another, each with the scatter of the one
 HELD_APART = 0.3  # weight of the silhouette beside stability where first groupings are compared
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
-RESAMPLES = 200  # resamples of the images behind the interval of the number of clusters
+NEARLY = 0.08  # scales that hold by no more than this worse than the best one may be right as well
+RESAMPLES = 200  # resamples of the clusters behind the interval of their number
 OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fit nowhere
 GRANULARITIES = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0)  # cuts kept for the report
 TRAINING_SETTINGS = ("RANDOM_SEED", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS", "SOM_TOPOLOGY", "SOM_INITIALISATION",
@@ -83,7 +84,7 @@ class Training(NamedTuple):
     likeness: np.ndarray  # (m,) float32, mean cosine of the directions to the three nearest images
     partitions: np.ndarray  # (n_partitions, m) int32, number of clusters ascending
     predicted: np.ndarray  # () int64, the partition that stands apart best
-    interval: np.ndarray  # (2,) int64, 95 % interval of the number of clusters
+    interval: np.ndarray  # (2,) int64, least and largest number of clusters that could be right too
     cuts: np.ndarray  # (len(GRANULARITIES), m) int32
 
 
@@ -349,8 +350,9 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray, float]:
     -------
     best : index of the scale with the largest mean of stability + APART * silhouette; means are smoothed over scales
         with about as many clusters, since a single one may score high by chance
-    interval : (2,) int64, within which 95 % of RESAMPLES resamples of the images put the number; images are drawn in at
-        most 1,000 parts (every 1,000th image)
+    interval : (2,) int64, which numbers of clusters could be right too: those of the scales that hold nearly as well
+        (NEARLY), and those within which 95 % of RESAMPLES resamples put it. Clusters are drawn, not images: what is
+        true of one image of a cluster is true of the others
     quality : stability + HELD_APART * silhouette of `best`, smoothed alike, by which groupings can be compared
     """
     numbers = np.array([int(scale.cluster.max()) + 1 for scale in scales])
@@ -358,15 +360,17 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray, float]:
     near = 0.9 * near / near.sum(axis=1, keepdims=True) + 0.1 * np.eye(len(numbers))
     apart = np.array([scale.apart for scale in scales])
     stable = stability(scales)
-    holds = stable + APART * (apart / max(apart.max(), 1e-9))[:, None]
-    part = np.arange(holds.shape[1]) % 1000
+    holds = stable + APART * (apart / max(apart.max(), 1e-9))[:, None]  # (n_scales, m)
+    smooth = near @ holds.mean(axis=1)
+    best = int(smooth.argmax())
+    nearly = numbers[smooth >= smooth[best] - NEARLY]
+    part = scales[best].cluster
     n_images = np.bincount(part)
-    holds = near @ [np.bincount(part, of_scale) for of_scale in holds]  # (n_scales, n_parts)
-    best = int(holds.sum(axis=1).argmax())
+    of_parts = near @ [np.bincount(part, of_scale) for of_scale in holds]  # (n_scales, n_clusters)
     count = np.random.default_rng(seed).poisson(1.0, (RESAMPLES, len(n_images))) + 1e-9  # never nothing at all
-    drawn = numbers[(holds @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
+    drawn = numbers[(of_parts @ (count / (count @ n_images)[:, None]).T).argmax(axis=0)]
     low, high = np.percentile(drawn, [2.5, 97.5], method="nearest")
-    interval = np.array([min(low, numbers[best]), max(high, numbers[best])], np.int64)
+    interval = np.array([min(low, nearly.min()), max(high, nearly.max())], np.int64)
     return best, interval, float(near[best] @ (stable.mean(axis=1) + HELD_APART * apart))
 
 
@@ -463,7 +467,7 @@ def grouped(data: np.ndarray, tiling: list[Tile]) -> Grouping:
     partitions = [scale.cluster for scale in scales]
     whole = joined(partitions[best], neighbours)
     apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
-    interval = interval + int(apart.max() - partitions[best].max())
+    interval = np.maximum(interval + int(apart.max() - partitions[best].max()), 1)
     place = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
     partitions = np.stack([*partitions[:place], apart, *partitions[place:]])
     return Grouping(partitions, place, interval, neighbours, similarity, scales[best].k, quality)

@@ -266,6 +266,17 @@ def test_the_scale_found_again_by_its_neighbours_is_taken():
     assert (scales[::-1][best].cluster == steady).all() and interval.tolist() == [10, 10]
 
 
+def test_the_interval_holds_the_numbers_of_scales_that_hold_nearly_as_well():
+    steady = np.repeat(np.arange(10), 12)
+    finer = np.where(np.arange(120) < 6, 10, steady)  # one of ten clusters in two halves
+    scales = [stage.Scale(k, steady, 0.0) for k in (8, 9, 10)] + [stage.Scale(12, finer, 0.0)]
+    best, interval, _ = stage.best_scale(scales, seed=0)
+    assert (scales[best].cluster == steady).all() and interval.tolist() == [10, 11]
+    # in none of four clusters do the scales agree on more than a third: no longer nearly as well
+    coarse = np.arange(120) % 4
+    assert stage.best_scale([*scales[:3], stage.Scale(12, coarse, 0.0)], seed=0)[1].tolist() == [10, 10]
+
+
 def test_quality_is_stability_and_silhouette_of_the_best_scale():
     halves = np.repeat([0, 1], 10)
     # equal partitions: each keeps all of its clusters, and the mean over scales of equal numbers is that of all
