@@ -474,7 +474,7 @@ def grouped(data: np.ndarray, tiling: list[Tile]) -> Grouping:
 
 
 def grouped_at(data: np.ndarray, tiling: list[Tile], k: int) -> np.ndarray:
-    """Clusters by k nearest neighbours alone, (m,) int32; data as in `grouped`, k at most the largest usable scale."""
+    """Clusters by k nearest neighbours alone, or by as many as m images have, (m,) int32; data as in `grouped`."""
     neighbours, similarity = nearest_images(data, tiling, min(max(k, VOTERS), usable_scales(len(data))[-1][-1]))
     return joined(voted(communities(neighbours[:, :k], config.RANDOM_SEED), neighbours, similarity), neighbours)
 
@@ -546,13 +546,12 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
     with tqdm(total=4, desc="what differs within clusters", disable=None) as progress:
         predicted = grouped(data, tiling)
         progress.update()
-        at = min(EVENED_AT, usable_scales(len(data))[-1][-1])
-        nearest = grouped_at(data, tiling, at)
+        nearest = grouped_at(data, tiling, EVENED_AT)
         for _ in range(EVENED_TIMES - 1):
-            nearest = grouped_at(closer(data, evened(data, nearest))[:], tiling, at)
+            nearest = grouped_at(closer(data, evened(data, nearest))[:], tiling, EVENED_AT)
         progress.update()
         found = []
-        for k, cluster in ((predicted.k, predicted.partitions[predicted.predicted]), (at, nearest)):
+        for k, cluster in ((predicted.k, predicted.partitions[predicted.predicted]), (EVENED_AT, nearest)):
             if tells(cluster):
                 matrix = evened(data, cluster)
                 found.append((grouped(closer(data, matrix)[:], tiling).quality, k, matrix))
@@ -560,18 +559,21 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
     return max(found, key=lambda one: one[0])[1:] if found else None
 
 
-def evened_out(data: np.ndarray, unit: np.ndarray, shape: tuple[int, int], handle: io.IOBase) -> np.ndarray:
+def evened_out(
+    data: np.ndarray, some: np.ndarray, unit: np.ndarray, shape: tuple[int, int], handle: io.IOBase
+) -> np.ndarray:
     """Directions of all images with what differs within clusters scaled down; `data` where no grouping shows that.
 
     The grouping that `best_evening` chooses on some of the images is done once more by all.
 
     data : ndarray of shape (m, n_features), float32, directions, m >= 4
+    some : indices of the images that it is chosen on, see `picked`
     unit : (m,), the unit of each image on a map of this shape
     handle : the open file that holds what is returned
     """
-    some = picked(tiled(data, unit, shape))
+    part = data[some]
     with threadpool_limits(1):  # in several threads, the last digits depend on their number
-        best = best_evening(data[some], tiled(data[some], unit[some], shape))
+        best = best_evening(part, tiled(part, unit[some], shape))
         if best is None:
             return data
         k, matrix = best
@@ -602,9 +604,10 @@ def train(features: np.ndarray) -> Training:
         folder, unit, shape = files.data_dir(config.DATASET), units[rows_used, 0], weights.shape[:2]
         with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
             data = data.kept(one)
+            tiling = tiled(data, unit, shape)
             if usable_scales(m)[-1][-1] >= 3:
-                likeness = nearest_images(data, tiled(data, unit, shape), 3)[1].mean(axis=1)
-            evener = evened_out(data, unit, shape, other)
+                likeness = nearest_images(data, tiling, 3)[1].mean(axis=1)
+            evener = evened_out(data, picked(tiling), unit, shape, other)
             found = grouped(evener, tiled(evener, unit, shape))
             del data, evener  # Windows can't remove a file that is still mapped
     training = Training(
