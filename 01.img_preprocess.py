@@ -5,17 +5,18 @@
     python 01.img_preprocess.py --BACKGROUND_METHOD=sobel
 
 The product keeps its pixels, everything else becomes white: a frame and banners of one colour first, then the ground.
-With BACKGROUND_METHOD = "auto" each image is looked at: a ground that a smooth surface of colour explains (white,
-gradient, studio) is removed by the distance to that surface, any other by GrabCut at a small size, started from the
-distance to the colours of the border. An alpha channel is taken as the mask. Where the mask can't be trusted the image
-keeps all its pixels. Only new and changed images are done again; a changed setting redoes all. Images in img/D/ that
-this stage did not write are left alone.
+With BACKGROUND_METHOD = "auto" a small network (`pipeline/background.py`) says of each image where its product is, at
+128 x 128 pixels. A ground that a smooth surface of colour explains (white, gradient, studio) is removed by the distance
+to that surface, which finds the finest edges, where the network agrees with what that leaves; any other by GrabCut,
+started from the network's answer. How well mask and network agree is the trust in the mask. An alpha channel is taken
+as the mask. Where the mask can't be trusted the image keeps all its pixels. Only new and changed images are done again;
+a changed setting redoes all. Images in img/D/ that this stage did not write are left alone.
 
 Reads: raw_img/D/
 Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after it, 0 and 255),
     data/D/preprocess.csv (image,method,foreground_fraction,trust),
     data/D/skipped.csv (image,stage,reason), data/D/preprocess.json
-Config: DATASET, BACKGROUND_METHOD, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED, N_JOBS, REDO
+Config: DATASET, BACKGROUND_METHOD, BACKGROUND_NETWORK, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED, N_JOBS, REDO
 """
 
 import contextlib
@@ -24,24 +25,34 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import files, images, parallel, settings
+from pipeline import background, files, images, parallel, settings
+from pipeline.background import Ground, border_distance, fit_ground, quadratic, ring_of, size_within, to_lab
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 STAGE = "01.img_preprocess.py"
 TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of preprocess.csv
-SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]  # those that change the output
+SETTINGS = [
+    "BACKGROUND_METHOD",
+    "BACKGROUND_NETWORK",
+    "BACKGROUND_MIN_TRUST",
+    "SAVE_MASKS",
+    "RANDOM_SEED",
+]  # those that change the output
 WORK_SIZE = 320  # longest side at which a product is looked for, pixels
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
-GOOD_OVERLAP = 0.25  # `colour_overlap` of a mask that may need no rival
-SMALL_FIND = 0.04  # share of the image; on a cluttered ground less is a piece of something, if its overlap is not good
+LESS_LIKELY = 0.1  # by how much a plain ground's mask may be likelier wrong than the network's own, for its finer edges
+SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
 WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
 MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
@@ -51,111 +62,15 @@ STRIP = 512  # rows of a large image that are blended at a time
 # ---- masks ---------------------------------------------------------------------------------------
 
 
-def to_lab(image_bgr: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* of a uint8 BGR image (H, W, 3) as float32: L 0..100, a and b about -127..127."""
-    return cv2.cvtColor(np.multiply(image_bgr, np.float32(1 / 255), dtype=np.float32), cv2.COLOR_BGR2Lab)
-
-
 def disc(radius: int) -> np.ndarray:
     """Structuring element of that radius in pixels."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-def ring_of(height: int, width: int, share: float) -> np.ndarray:
-    """The pixels nearer to the border than `share` of the longest side: bool (height, width)."""
-    ring = np.ones((height, width), bool)
-    b = max(2, round(share * max(height, width)))
-    ring[b:-b, b:-b] = False
-    return ring
-
-
-@functools.cache
-def quadratic(height: int, width: int) -> np.ndarray:
-    """The terms 1, x, y, xx, xy, yy with x and y from -1 to 1: float32 (height, width, 6)."""
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-
-
-def length(vectors: np.ndarray) -> np.ndarray:
-    """Euclidean length along the last axis, of three: float32 (..., 3) -> (...)."""
-    square = cv2.multiply(vectors, vectors).reshape(-1, 1, 3)
-    return cv2.sqrt(cv2.transform(square, np.ones((1, 3), np.float32))).reshape(vectors.shape[:-1])
 
 
 def box_of(mask: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of the smallest rectangle that holds a mask, bool (H, W); empty where it holds nothing."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
-
-
-def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
-    """Width and height scaled down so that the longer is at most `longest`, the shorter at least 8 pixels."""
-    scale = min(1.0, longest / max(width, height))
-    return max(8, round(width * scale)), max(8, round(height * scale))
-
-
-def fit_surface(terms: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares: terms (n, 6), values (n, 3), weights (n,) -> coefficients (6, 3)."""
-    weighted = terms * weights[:, None]  # (n, 6)
-    normal = weighted.T @ terms + 1e-5 * len(terms) * np.eye(terms.shape[1], dtype=np.float32)
-    return np.linalg.solve(normal, weighted.T @ values)
-
-
-class Ground(NamedTuple):
-    """A smooth ground, see `fit_ground`."""
-
-    surface: np.ndarray
-    distance: np.ndarray
-    explained: float
-    noise: float
-    grain: float
-
-
-def fit_ground(lab: np.ndarray) -> Ground:
-    """Find the smooth ground and each pixel's distance to it: a quadratic surface in L*a*b*, fitted to the border.
-
-    Iteratively reweighted least squares with Tukey's biweight, on a small copy; then once more on all pixels that
-    the surface explains.
-
-    Parameters
-    ----------
-    lab : float32 ndarray of shape (H, W, 3)
-
-    Returns
-    -------
-    surface : float32 ndarray of shape (H, W, 3), the ground's L*a*b* at each pixel, also behind the product
-    distance : float32 ndarray of shape (H, W), CIE76 colour difference to the surface
-    explained : share of the border's pixels nearer than 6 to the surface, 0..1; plain grounds have over 0.9
-    noise : median distance of these pixels; plain grounds have less than 1. Like `explained` of the small copy
-    grain : the distance that 95 % of the outermost pixels nearer than 6 stay below
-    """
-    height, width = lab.shape[:2]
-    small = cv2.resize(lab, size_within(width, height, 60), interpolation=cv2.INTER_AREA)
-    h, w = small.shape[:2]
-    terms, ring = quadratic(h, w), ring_of(h, w, 0.04)
-    ring_terms, ring_values = terms[ring], small[ring]  # (n, 6), (n, 3)
-
-    coefficients = np.zeros((6, 3), np.float32)
-    coefficients[0] = np.median(ring_values, axis=0)
-    scale = 20.0
-    for _ in range(5):
-        rest = length(ring_values - ring_terms @ coefficients)
-        coefficients = fit_surface(ring_terms, ring_values, np.clip(1 - (rest / (3 * scale)) ** 2, 1e-3, 1) ** 2)
-        scale = np.clip(3.7 * np.median(length(ring_values - ring_terms @ coefficients)), 1.5, scale)
-    for _ in range(2):
-        rest = length(small - terms @ coefficients)
-        near = rest < 5
-        if near.sum() > 50:
-            coefficients = fit_surface(terms[near], small[near], (1 - (rest[near] / 8) ** 2) ** 2)
-    rest = length(ring_values - ring_terms @ coefficients)
-    surface = cv2.resize(terms @ coefficients, (width, height), interpolation=cv2.INTER_LINEAR)  # (H, W, 3)
-    distance = length(lab - surface)
-    rows, columns = distance[[0, 1, -2, -1]], distance[:, [0, 1, -2, -1]]  # (4, W), (H, 4)
-    outermost = np.concatenate([rows.ravel(), columns.ravel()])
-    near, outermost = rest[rest < 6], outermost[outermost < 6]
-    noise = float(np.median(near)) if len(near) else 6.0
-    grain = float(np.quantile(outermost, 0.95)) if len(outermost) else 6.0
-    return Ground(surface, distance, float((rest < 6).mean()), noise, grain)
 
 
 def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -279,51 +194,46 @@ def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -
     return (filled | ~free[parts])[pad:-pad, pad:-pad]
 
 
-def border_distance(lab: np.ndarray) -> np.ndarray:
-    """How unlike the border's colours each pixel is, in standard deviations of the nearest of five clusters of them.
+def cut(small_bgr: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """GrabCut from what is known of each pixel: uint8 BGR (h, w, 3), GC_... uint8 (h, w) -> bool (h, w).
 
-    float32 L*a*b* (H, W, 3) -> float32 (H, W). A cluster of less than 3 % of the border counts as no ground.
+    Rother, Kolmogorov, Blake: "GrabCut: interactive foreground extraction using iterated graph cuts" (2004),
+    doi:10.1145/1015706.1015720.
     """
-    ring = lab[ring_of(*lab.shape[:2], 0.06)]  # (n, 3)
-    cv2.setRNGSeed(config.RANDOM_SEED)
-    _, nearest, centres = cv2.kmeans(ring, 5, None, (3, 8, 1.0), 1, cv2.KMEANS_PP_CENTERS)
-    nearest = nearest.ravel()
-    count = np.bincount(nearest, minlength=5)
-    spread = np.bincount(nearest, ((ring - centres[nearest]) ** 2).sum(axis=1), 5) / np.maximum(1, 3 * count)
-    ground = count > 0.03 * len(ring)
-    square = ((lab[:, :, None] - centres[ground]) ** 2).sum(axis=-1)  # (H, W, n_clusters)
-    return np.sqrt((square / np.maximum(9, spread[ground])).min(axis=-1)).astype(np.float32)
-
-
-def grabcut_mask(small_bgr: np.ndarray, start: np.ndarray, product: float, ground: float) -> np.ndarray:
-    """GrabCut from a start: the pixels that score highest are product for sure, the lowest ground for sure.
-
-    Parameters
-    ----------
-    small_bgr : uint8 ndarray of shape (H, W, 3)
-    start : float32 ndarray of shape (H, W), higher where a pixel is rather product
-    product, ground : shares of the image that begin as product (1 % of the image for sure) and surely as ground
-
-    Returns bool (H, W). Rother, Kolmogorov, Blake: "GrabCut: interactive foreground extraction using iterated graph
-    cuts" (2004), doi:10.1145/1015706.1015720.
-    """
-    sure_ground, likely, sure = np.quantile(start, [ground, 1 - product, 0.99])
-    state = np.where(start > likely, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    state[start > sure] = cv2.GC_FGD
-    state[start < sure_ground] = cv2.GC_BGD
-    state[ring_of(*state.shape, 0.015)] = cv2.GC_BGD
     few_bgr, few = (np.ascontiguousarray(pixels[::2, ::2]) for pixels in (small_bgr, state))
-    if not (few & 1).any() or (few & 1).all():
+    if not (few & 1).any() or (few & 1).all():  # GC_FGD = 1, GC_PR_FGD = 3
         return np.zeros(state.shape, bool)
     # a quarter of the pixels gives colour models as good as all do, in a quarter of the time
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(config.RANDOM_SEED)
     cv2.grabCut(few_bgr, few, None, *models, 0, cv2.GC_INIT_WITH_MASK)
     cv2.grabCut(small_bgr, state, None, *models, 1, cv2.GC_EVAL)
-    mask = (state & 1).astype(bool)  # GC_FGD = 1, GC_PR_FGD = 3
-    mask[:2], mask[-2:] = mask[2], mask[-3]  # the frame was ground by decree
-    mask[:, :2], mask[:, -2:] = mask[:, 2:3], mask[:, -3:-2]
-    return mask
+    return (state & 1).astype(bool)
+
+
+def by_border(small_bgr: np.ndarray) -> np.ndarray:
+    """The product on any ground without the network: uint8 BGR (h, w, 3) -> bool (h, w).
+
+    GrabCut, started from the distance to the border's colours, weighted by the nearness to the centre; once with little
+    product to begin with and once with much. The mask whose colours overlap less with those around it is taken.
+    """
+    h, w = small_bgr.shape[:2]
+    lab = to_lab(small_bgr)
+    unlike = border_distance(cv2.resize(lab, (w // 2, h // 2), interpolation=cv2.INTER_AREA))
+    terms = quadratic(*unlike.shape)
+    start = cv2.resize(np.minimum(unlike, 8) ** 0.7 * np.exp(-2 * (terms[..., 3] + terms[..., 5])), (w, h))
+    masks = []
+    for product, ground in ((0.15, 0.6), (0.45, 0.3)):
+        sure_ground, likely, sure = np.quantile(start, [ground, 1 - product, 0.99])
+        state = np.where(start > likely, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        state[start > sure] = cv2.GC_FGD
+        state[start < sure_ground] = cv2.GC_BGD
+        state[ring_of(h, w, 0.015)] = cv2.GC_BGD
+        mask = cut(small_bgr, state)
+        mask[:2], mask[-2:] = mask[2], mask[-3]  # the frame was ground by decree
+        mask[:, :2], mask[:, -2:] = mask[:, 2:3], mask[:, -3:-2]
+        masks.append(mask)
+    return min(masks, key=lambda mask: colour_overlap(lab, mask))
 
 
 def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
@@ -346,77 +256,27 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     return likeness(cells[mask > 0], cells[around]) if around.any() and mask.any() else 1.0
 
 
-class View(NamedTuple):
-    """A small copy of an image, as GrabCut works on it and masks are judged by it, see `view_of`."""
-
-    bgr: np.ndarray
-    lab: np.ndarray
-    unlike: np.ndarray
-    detail: np.ndarray
+@functools.cache
+def network_at(_: Path) -> "onnxruntime.InferenceSession":
+    """`background.read_network`, read once for each file."""
+    return background.read_network()
 
 
-def view_of(image_bgr: np.ndarray, small_bgr: np.ndarray) -> View:
-    """What is needed to find and to judge masks.
+def by_network(small_bgr: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """The product by the network, its outline by GrabCut: uint8 BGR (h, w, 3), float32 (h, w), 0..1 -> bool (h, w)."""
+    state = np.where(likely > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    state[likely > SURE] = cv2.GC_FGD
+    state[likely < 1 - SURE] = cv2.GC_BGD
+    return cut(small_bgr, state)
 
-    Parameters
-    ----------
-    image_bgr, small_bgr : uint8 ndarrays of shape (H, W, 3) and (h, w, 3), an image and a smaller copy of it
 
-    Returns
-    -------
-    bgr, lab : the smaller copy and its L*a*b*, float32 of shape (h, w, 3)
-    unlike : float32 ndarray of half that size, `border_distance`
-    detail : float32 ndarray of the size of `unlike`, the mean absolute Laplacian as a multiple of the image's mean
+def expected_iou(likely: np.ndarray, mask: np.ndarray) -> float:
+    """Intersection over union of a mask and the product, 0..1, as the network's probabilities let expect it.
+
+    likely : float32 (h, w), 0..1; mask : bool of any size
     """
-    lab = to_lab(small_bgr)
-    coarse = cv2.resize(lab, size_within(lab.shape[1], lab.shape[0], 64), interpolation=cv2.INTER_AREA)
-    detail = np.abs(cv2.Laplacian(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY), cv2.CV_32F))
-    detail = cv2.resize(np.minimum(detail, 30), coarse.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return View(small_bgr, lab, border_distance(coarse), detail / (detail.mean() + 1))
-
-
-def cluttered_masks(view: View) -> Iterator[np.ndarray]:
-    """Masks of a product on a cluttered ground, bool (h, w), from a narrow and a wide start of GrabCut.
-
-    The start is the distance to the border's colours, weighted by the nearness to the centre and by the sharpness: what
-    lies behind a product is often blurred.
-    """
-    h, w = view.lab.shape[:2]
-    terms = quadratic(*view.unlike.shape)
-    centre = np.exp(-2 * (terms[..., 3] + terms[..., 5]))
-    start = np.minimum(view.unlike, 8) ** 0.7 * centre
-    sharp = np.clip(cv2.blur(view.detail, (15, 15)), 0.3, 2)
-    yield grabcut_mask(view.bgr, cv2.resize(start * sharp, (w, h)), product=0.15, ground=0.6)
-    yield grabcut_mask(view.bgr, cv2.resize(start * np.sqrt(sharp), (w, h)), product=0.45, ground=0.3)
-
-
-class Rival(NamedTuple):
-    """A mask among those to choose from: the least `misfit` wins, a `good` one needs no other. See `judged`."""
-
-    misfit: float
-    overlap: float
-    good: bool
-    method: str
-    mask: np.ndarray
-
-
-def judged(view: View, mask: np.ndarray, method: str) -> Rival:
-    """How well a mask, bool of any size, fits what a product's mask looks like.
-
-    Its colours differ from those around it (`overlap`, see `colour_overlap`); little of what it leaves is unlike the
-    border, else it holds but a part of the product; its outline is sharp: what lies behind a product is often blurred.
-    """
-    overlap = colour_overlap(view.lab, mask)
-    if method == "grabcut" and overlap > GOOD_OVERLAP and mask.mean() < SMALL_FIND:
-        overlap = 1.0
-    small = cv2.resize(mask.astype(np.uint8), view.unlike.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    rim = (cv2.erode(small, np.ones((3, 3), np.uint8)) == 0) & (small > 0)
-    if not rim.any() or small.all():
-        return Rival(2.0, 1.0, False, method, mask)
-    left = float((view.unlike[small == 0] > 3).mean())
-    sharpness = float(cv2.dilate(view.detail, np.ones((3, 3), np.uint8))[rim].mean())
-    good = overlap < GOOD_OVERLAP and left < 0.1
-    return Rival(overlap + left - 0.1 * sharpness, overlap, good, method, mask)
+    share = cv2.resize(mask.astype(np.float32), likely.shape[::-1], interpolation=cv2.INTER_AREA)
+    return float((likely * share).sum() / max(1e-6, (share + likely * (1 - share)).sum()))
 
 
 def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
@@ -506,8 +366,8 @@ def banner_height(image_bgr: np.ndarray) -> int:
 def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, float]:
     """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
-    A frame and banners are cut off first. "auto" takes a ground for plain where a smooth surface explains the border,
-    for cluttered where it does not; in between it tries both and takes the mask that is `judged` better.
+    A frame and banners are cut off first. Where a smooth surface explains the border, "auto" takes what stands out from
+    it, if the network finds that nearly as likely as its own answer; else the network's answer.
 
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
@@ -520,32 +380,23 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     if top or bottom:
         mask, method, trust = find_mask(image_bgr[top : height - bottom], method)
         return np.pad(mask, [(top, bottom), (0, 0)]), method, trust
-    small_bgr = cv2.resize(image_bgr, size_within(width, height, GRABCUT_SIZE), interpolation=cv2.INTER_AREA)
-    if method == "sobel":
-        mask = sobel_mask(image_bgr)
+    if method in ("sobel", "grabcut"):
+        small_bgr = cv2.resize(image_bgr, size_within(width, height, GRABCUT_SIZE), interpolation=cv2.INTER_AREA)
+        mask = sobel_mask(image_bgr) if method == "sobel" else refined(by_border(small_bgr), image_bgr)
         return mask, method, 1 - colour_overlap(to_lab(small_bgr), mask)
-    smooth = None
-    if method in ("auto", "plain"):
-        lab = to_lab(image_bgr)
-        ground = fit_ground(lab)
-        # a product that lies on much of the border hides the ground there: what is left of it has to be smoother
-        half_hidden = 0.5 <= ground.explained < 0.75 and ground.noise <= 0.6
-        least = 0.75 if ground.noise <= 1 else 0.85
-        if method == "plain" or half_hidden or (ground.explained >= least and ground.noise <= 2):
-            smooth = plain_mask(lab, ground)
-            sure = ground.explained >= 0.9 and ground.noise <= 0.6 and plausible(smooth)
-            if method == "plain" or sure:
-                return smooth, "plain", ground.explained
-    view = view_of(image_bgr, small_bgr)
-    rivals = [] if smooth is None else [judged(view, smooth, "plain")]
-    rivals = [rival for rival in rivals if rival.overlap <= 0.12 or not half_hidden]
-    if not (rivals and rivals[0].good and ground.noise <= 0.6):
-        for mask in cluttered_masks(view):
-            rivals.append(judged(view, mask, "grabcut"))
-            if rivals[-1].good:
-                break
-    best = min(rivals, key=lambda rival: rival.misfit)
-    return best.mask if best.method == "plain" else refined(best.mask, image_bgr), best.method, 1 - best.overlap
+    lab = to_lab(image_bgr)
+    ground = fit_ground(lab)
+    if method == "plain":
+        return plain_mask(lab, ground), "plain", ground.explained
+    seen = background.clues(image_bgr, ground)
+    likely = background.likely_product(network_at(background.network_path()), seen)
+    if method == "auto" and ground.explained >= 0.5 and ground.noise <= 1:
+        smooth = plain_mask(lab, ground)
+        trust = expected_iou(likely, smooth)
+        if trust > expected_iou(likely, likely > 0.5) - LESS_LIKELY:
+            return smooth, "plain", trust
+    mask = refined(by_network(np.ascontiguousarray(seen[..., :3]), likely), image_bgr)
+    return mask, "network", expected_iou(likely, mask)
 
 
 def plausible(mask: np.ndarray) -> bool:
@@ -565,7 +416,7 @@ def remove_background(image_bgr: np.ndarray, alpha: np.ndarray | None, method: s
     Returns
     -------
     mask : bool ndarray of shape (H, W); all True where the product could not be found
-    method : what made the mask: "alpha", "plain", "grabcut", "sobel" or "none"
+    method : what made the mask: "alpha", "plain", "network", "grabcut", "sobel" or "none"
     trust : 0..1; a mask below config.BACKGROUND_MIN_TRUST is not used
     """
     whole_image = np.ones(image_bgr.shape[:2], bool)
@@ -724,6 +575,10 @@ def main() -> None:
     names = files.images_of(raw_dir, remedy)
     prints = {name: fingerprint_raw(raw_dir / name) for name in names}
     origin = files.made_from(__file__, {files.shown(raw_dir): files.fingerprint(prints)}, SETTINGS)
+    origin["code"] += files.fingerprint_file(Path(background.__file__))
+    if config.BACKGROUND_METHOD in ("auto", "network"):
+        network_at(background.network_path())  # says now, not in a thread, what is wrong with it
+        origin["code"] += files.fingerprint_file(background.network_path())
 
     rows = earlier_rows(files.read_record(record_path) or {}, origin)
     made = {name for name, row in rows.items() if "written" in row}

@@ -28,9 +28,16 @@ SAMPLE_MAX_IMAGES = 25  # images of a model, at most
 SAMPLE_IMAGE_SIZE = 300  # pixels per side, 64 to 1024
 
 # ---- 01.img_preprocess ---------------------------------------------------------------------------
-BACKGROUND_METHOD = "auto"  # "auto" chooses per image; one way for all: "plain", "grabcut", "sobel"; "none" copies
+BACKGROUND_METHOD = "auto"  # "auto" chooses; one way for all: "plain", "network", "grabcut", "sobel"; "none" copies
+BACKGROUND_NETWORK = "auto"  # "auto": the one in pipeline/; path of an .onnx file by make_background_network.py
 BACKGROUND_MIN_TRUST = 0.3  # 0..1; an image whose mask is trusted less keeps its background
 SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
+
+# ---- make_background_network ---------------------------------------------------------------------
+MASK_DATASETS = "sample_train"  # folders of raw_img/ whose photographs have masks in mask_true/; commas between several
+GROUND_DATASETS = None  # folders of raw_img/ whose photographs serve as grounds; None = none
+COMPOSITES = 6000  # photographs composed from products and grounds
+MASK_EPOCHS = 14  # passes over all of them
 
 # ---- make_training_image_folders -----------------------------------------------------------------
 MIN_IMAGES_PER_CLASS = 2  # a model with fewer images is left out of the training

@@ -36,7 +36,7 @@ sys.path.insert(0, str(PROJECT))
 import config  # noqa: E402
 from pipeline import files, images  # noqa: E402
 
-METHODS = ("none", "sobel", "grabcut", "plain", "auto")
+METHODS = ("none", "sobel", "grabcut", "plain", "network", "auto")
 Case = tuple[str, np.ndarray, np.ndarray, str]  # name, image BGR (H, W, 3), true mask bool (H, W), kind of ground
 
 

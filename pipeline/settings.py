@@ -95,6 +95,17 @@ def is_dataset(value: object) -> str | None:
     return None if good else "must be the name of a folder below raw_img/, without / or \\"
 
 
+def are_datasets(value: object) -> str | None:
+    """Accept names of folders directly below raw_img/, separated by commas."""
+    good = isinstance(value, str) and all(is_dataset(name) is None for name in listed(value)) and listed(value)
+    return None if good else "must be names of folders below raw_img/, without / or \\, commas between them"
+
+
+def listed(value: str | None) -> list[str]:
+    """The names of a setting with commas between them: "a, b" -> ["a", "b"]; None -> []."""
+    return [name.strip() for name in (value or "").split(",") if name.strip()]
+
+
 def is_label_pattern(value: object) -> str | None:
     """Accept a regular expression with at least one group."""
     try:
@@ -122,9 +133,15 @@ VALID: dict[str, Checker] = {
     "SAMPLE_MAX_IMAGES": whole_number(1, 10000),
     "SAMPLE_IMAGE_SIZE": whole_number(64, 1024),
     # 01.img_preprocess
-    "BACKGROUND_METHOD": one_of("auto", "plain", "grabcut", "sobel", "none"),
+    "BACKGROUND_METHOD": one_of("auto", "plain", "network", "grabcut", "sobel", "none"),
+    "BACKGROUND_NETWORK": is_text,
     "BACKGROUND_MIN_TRUST": number(0, 1),
     "SAVE_MASKS": is_true_or_false,
+    # make_background_network
+    "MASK_DATASETS": are_datasets,
+    "GROUND_DATASETS": any_of(one_of(None), are_datasets),
+    "COMPOSITES": whole_number(0, 1_000_000),
+    "MASK_EPOCHS": whole_number(1, 1000),
     # make_training_image_folders
     "MIN_IMAGES_PER_CLASS": whole_number(1),
     # 02.feature_network_fine_tuning, 03.feature_extraction: the network

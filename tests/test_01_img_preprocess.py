@@ -1,6 +1,8 @@
 """Backgrounds of drawn images whose mask is known, and what the stage keeps, redoes and leaves alone."""
 
+import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ from conftest import load_stage
 from PIL import Image
 
 import config
-from pipeline import files, images, settings
+from pipeline import background, files, images, settings
 
 stage = load_stage("01.img_preprocess.py")
 
@@ -59,11 +61,11 @@ def test_smooth_ground_gives_the_exact_mask(ground):
     assert iou(found, mask) > 0.97
 
 
-def test_cluttered_ground_goes_to_grabcut():
+def test_cluttered_ground_goes_to_the_network():
     mask = ellipse(120, 150)
     found, method, trust = stage.remove_background(painted(cluttered(), mask), None, "auto")
-    assert method == "grabcut" and trust > 0.7
-    assert iou(found, mask) > 0.85
+    assert method == "network" and trust > 0.6
+    assert iou(found, mask) > 0.8
 
 
 def test_ground_surface_is_found_behind_the_product():
@@ -84,7 +86,7 @@ def test_hole_that_shows_the_ground_stays_open():
 def test_outline_drawing_is_filled():
     filled = ellipse(120, 150)
     outline = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(3)).astype(bool)
-    found, _, _ = stage.remove_background(painted(white(), outline), None, "auto")
+    found, _, _ = stage.remove_background(painted(white(), outline), None, "plain")
     assert iou(found, filled) > 0.95
 
 
@@ -111,7 +113,7 @@ def test_pieces_of_a_set_stay_and_a_badge_goes():
     mask[80:160, 60:140] = mask[30:50, 30:50] = mask[170:190, 170:190] = True
     badge[15:37, 165:187] = True
     image = painted(painted(white(200, 200), mask), badge, (200, 120, 20))
-    found, _, _ = stage.remove_background(image, None, "auto")
+    found, _, _ = stage.remove_background(image, None, "plain")
     assert iou(found, mask) > 0.96
 
 
@@ -169,8 +171,8 @@ def test_product_that_hides_much_of_the_border():
     generator = np.random.default_rng(1)
     colours = cv2.resize(generator.integers(0, 160, (6, 6, 3), np.uint8), (160, 160), interpolation=cv2.INTER_NEAREST)
     image = np.where(mask[..., None], colours, 235).astype(np.uint8)
-    found, method, _ = stage.remove_background(image, None, "auto")
-    assert method == "plain" and iou(found, mask) > 0.97
+    found, _, _ = stage.remove_background(image, None, "plain")
+    assert iou(found, mask) > 0.95
 
 
 def test_product_that_touches_the_border():
@@ -194,7 +196,7 @@ def test_noise_is_not_trusted():
     assert mask.all() and method == "none"
 
 
-@pytest.mark.parametrize("method", ["plain", "grabcut", "sobel"])
+@pytest.mark.parametrize("method", ["plain", "network", "grabcut", "sobel"])
 def test_every_method_by_name(method):
     mask = ellipse(120, 150)
     found, used, trust = stage.remove_background(painted(white(), mask), None, method)
@@ -244,16 +246,48 @@ def test_colour_overlap_of_halves():
     assert stage.colour_overlap(lab, np.zeros((40, 40), bool)) == 1
 
 
-def test_whole_product_is_judged_better_than_a_part_and_a_blurred_thing():
-    product, behind = np.zeros((160, 160), bool), np.zeros((160, 160), bool)
-    product[90:140, 20:100] = True
-    behind[20:70, 60:130] = True
-    blurred = cv2.GaussianBlur(painted(np.full((160, 160, 3), 200, np.uint8), behind, (160, 90, 30)), (0, 0), 4)
-    image = painted(blurred, product)
-    view = stage.view_of(image, image)
-    part = product & (np.arange(160) < 50)
-    whole, part, other = (stage.judged(view, mask, "plain").misfit for mask in (product, part, behind))
-    assert whole < part and whole < other
+def test_expected_iou_worked_by_hand():
+    likely = np.float32([[1, 0.5], [0.25, 0]])
+    # of the mask's two pixels 1.5 are expected to be product, and 0.25 of the product to lie outside of it
+    assert stage.expected_iou(likely, np.array([[True, True], [False, False]])) == pytest.approx(1.5 / 2.25)
+    assert stage.expected_iou(likely, np.ones((2, 2), bool)) == pytest.approx(1.75 / 4)
+    assert stage.expected_iou(likely, np.zeros((2, 2), bool)) == 0
+    assert stage.expected_iou(
+        likely, np.repeat(np.repeat([[True, True], [False, False]], 5, 0), 5, 1)
+    ) == pytest.approx(1.5 / 2.25)
+
+
+def test_what_the_network_is_sure_of_stays_and_grabcut_decides_the_rest():
+    truth = ellipse(128, 128)
+    image = painted(np.full((128, 128, 3), 230, np.uint8), truth)
+    likely = np.where(truth, 0.9, 0.1).astype(np.float32)
+    likely[:, 60:70] = 0.45  # not sure there, and rather wrong within the product
+    likely[5:15, 5:15] = 0.99  # sure of a piece of ground
+    found = stage.by_network(image, likely)
+    assert found[5:15, 5:15].all()
+    found[5:15, 5:15] = False
+    assert iou(found, truth) > 0.95
+
+
+def test_network_in_several_threads_says_the_same():
+    pictures = [painted(gradient(), ellipse(120, 150, 0.15 + 0.02 * i)) for i in range(8)]
+    seen = [background.clues(bgr, background.fit_ground(background.to_lab(bgr))) for bgr in pictures]
+    ask = functools.partial(background.likely_product, background.read_network())
+    alone = [ask(one) for one in seen]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(ask, seen))
+    assert np.array_equal(alone, together)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no network at all"])
+def test_network_that_cannot_be_read_is_one_sentence(root, run_stage, content):
+    put(root, "a.jpg")
+    if content is not None:
+        (root / "mine.onnx").write_bytes(content)
+    ended = run_stage("01.img_preprocess.py", "--DATASET=x", "--BACKGROUND_NETWORK=mine.onnx")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: BACKGROUND_NETWORK: mine.onnx") and ended.stderr.count("\n") == 1
+    assert not (root / "img").exists()
 
 
 # ---- pixels ----------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+"""Composed photographs and their masks, the network's way into an ONNX file, and the script as a user runs it."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import load_stage
+
+import config
+from pipeline import background, files, images
+
+stage = load_stage("make_background_network.py")
+
+
+def disc(size: int = 80, value: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """A dark disc on white, uint8 BGR (size, size, 3), and its mask, bool (size, size)."""
+    mask = np.zeros((size, size), np.uint8)
+    cv2.circle(mask, (size // 2, size // 2), size // 3, 1, -1)
+    return np.where(mask[..., None] > 0, value, 255).astype(np.uint8).repeat(3, axis=2), mask > 0
+
+
+# ---- composing -------------------------------------------------------------------------------------
+
+
+def test_cut_out_keeps_the_box_and_takes_the_ground_out_of_the_edge():
+    image, mask = disc()
+    image = cv2.GaussianBlur(image, (5, 5), 0)  # the edge is a blend
+    cutout = stage.cut_out(image, mask)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    assert cutout.mask.shape == (len(rows), len(columns)) and cutout.mask.sum() == mask.sum()
+    before = image[mask].max()
+    after = cutout.image_bgr[cutout.mask > 0].max()
+    assert before > 130 and after < 100
+
+
+def test_things_are_laid_over_where_they_belong_and_cut_off_at_the_border():
+    canvas = np.zeros((stage.SIDE, stage.SIDE), np.float32)
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    stage.laid_over(canvas, values, np.full((3, 4), 0.5, np.float32), x=10, y=20)
+    assert np.array_equal(canvas[20:23, 10:14], values / 2) and canvas.sum() == values.sum() / 2
+    canvas[:] = 0
+    stage.laid_over(canvas, values, np.ones((3, 4), np.float32), x=-2, y=stage.SIDE - 1)
+    assert np.array_equal(canvas[-1, :2], values[0, 2:]) and canvas.sum() == values[0, 2:].sum()
+    canvas[:] = 0
+    stage.laid_over(canvas, values, np.ones((3, 4), np.float32), x=stage.SIDE, y=5)
+    assert not canvas.any()
+
+
+def test_mask_of_a_composite_is_where_the_product_is(monkeypatch):
+    """A product of one strong colour on a white ground: the mask must be what is of that colour."""
+    image, mask = disc()
+    image[mask] = (20, 20, 230)
+    cutout = stage.cut_out(image, mask)
+    monkeypatch.setattr(stage, "ground", lambda _, __: (np.full((stage.SIDE,) * 2 + (3,), 255, np.float32), True))
+    monkeypatch.setattr(stage, "recoloured", lambda image_bgr, _: image_bgr)
+    monkeypatch.setattr(stage, "disguised", lambda product, _, __: product.image_bgr)
+    monkeypatch.setattr(stage.drawn, "write_text", lambda *_: None)
+    scores = []
+    for seed in range(20):
+        composed, true = stage.composite([cutout], [], np.random.default_rng(seed))
+        red = composed[..., 2].astype(int) - composed[..., 1] > 100
+        scores.append((red & (true > 0.5)).sum() / (red | (true > 0.5)).sum())
+    assert min(scores) > 0.85 and np.mean(scores) > 0.95
+
+
+def test_composites_are_the_same_for_the_same_number_and_of_every_kind():
+    photograph = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    cutouts = [stage.cut_out(*disc(60 + 10 * i, 40 * i)) for i in range(5)]
+    for number in range(40):  # every ground, every disguise
+        one, again = (stage.composed(cutouts, [photograph], number) for _ in range(2))
+        assert one.dtype == np.uint8 and one.shape == (*(background.NETWORK_SIZE,) * 2, background.N_CLUES + 1)
+        assert np.array_equal(one, again)
+        assert 0.02 < (one[..., -1] / 255).mean() < 0.9
+
+
+def test_clues_and_mask_are_changed_alike():
+    one = np.zeros((128, 128, background.N_CLUES + 1), np.uint8)
+    one[30:80, 40:100, 3:] = 200  # the clues that are no colours, and the mask
+    for seed in range(20):
+        found = stage.changed(one, np.random.default_rng(seed))
+        assert (found[..., 3:] == found[..., 3:4]).all() and (found[..., -1] > 100).sum() > 1500
+
+
+# ---- the network -----------------------------------------------------------------------------------
+
+
+def test_file_computes_what_keras_computes(tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = stage.u_network()
+    rng = np.random.default_rng(0)
+    # means and variances unlike those of a new network, so that folding them in is put to the test
+    model.set_weights([w + rng.uniform(0, 0.3, w.shape) if w.ndim == 1 else w for w in model.get_weights()])
+    path = tmp_path / "network.onnx"
+    path.write_bytes(stage.onnx_bytes(model, "a test"))
+    config.BACKGROUND_NETWORK = str(path)
+    network = background.read_network()
+    seen = rng.integers(0, 256, (background.NETWORK_SIZE, background.NETWORK_SIZE, background.N_CLUES), np.uint8)
+    logits = np.asarray(model(background.scaled(seen)[None]))[0, ..., 0]
+    assert logits.std() > 0.1
+    assert np.abs(background.likely_product(network, seen) - 1 / (1 + np.exp(-logits))).max() < 1e-5
+
+
+# ---- the script ------------------------------------------------------------------------------------
+
+
+def lay_out(root, n_models: int) -> None:
+    """Discs on white in raw_img/discs/, with masks."""
+    for i in range(n_models):
+        image, mask = disc(60 + 4 * i, 15 * i)
+        images.write_image(files.raw_img_dir("discs") / f"{i}_1_1.jpg", image)
+        images.write_image(files.mask_true_dir("discs") / f"{i}_1_1.jpg.png", 255 * mask.astype(np.uint8))
+
+
+def test_network_is_made_once_and_stage_01_takes_it(root, run_stage):
+    lay_out(root, 12)
+    arguments = ("--MASK_DATASETS=discs", "--GROUND_DATASETS=discs", "--COMPOSITES=20", "--MASK_EPOCHS=1")
+    first = run_stage("make_background_network.py", *arguments)
+    assert first.returncode == 0, first.stderr
+    path = root / "model" / "background_network.onnx"
+    made = path.read_bytes()
+    record = files.read_json(root / "model" / "background_network.json", "")
+    assert record["n_examples"] == stage.REPEATS * 11 + 20 and 0 <= record["held_out_iou"] <= 1
+    again = run_stage("make_background_network.py", *arguments)
+    assert "unchanged: model/background_network.onnx" in again.stdout and path.read_bytes() == made
+    ended = run_stage("01.img_preprocess.py", "--DATASET=discs", "--BACKGROUND_NETWORK=model/background_network.onnx")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_without_masks_or_photographs_it_says_so(root, run_stage):
+    ended = run_stage("make_background_network.py", "--MASK_DATASETS=discs")
+    assert ended.returncode == 1 and "raw_img/discs/" in ended.stderr
+    images.write_image(files.raw_img_dir("discs") / "1_1_1.jpg", disc()[0])
+    ended = run_stage("make_background_network.py", "--MASK_DATASETS=discs")
+    assert ended.returncode == 1 and "mask_true/discs/" in ended.stderr and ended.stderr.count("\n") == 1
+    ended = run_stage("make_background_network.py", "--MASK_DATASETS=a/b")
+    assert ended.returncode == 2 and ended.stderr.startswith("error: MASK_DATASETS = 'a/b'")
+
+
+@pytest.mark.parametrize("pattern, model", [(r"^([^_]+)_", "7"), (r"^x(.)", "7_1_2")])
+def test_models_are_told_by_the_pattern_or_each_photograph_is_one(pattern, model, tmp_path):
+    config.LABEL_PATTERN = pattern
+    assert stage.model_of(tmp_path / "7_1_2.jpg") == model
