@@ -13,7 +13,9 @@ import errno
 import os
 import random
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -296,6 +298,15 @@ def help_text(doc: str) -> str:
     return "\n".join([doc.strip(), "", "Settings of this stage (config.py), each can be given for one run:", *lines])
 
 
+def interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Send Ctrl-C once more where it came while an object was removed: Python drops what is raised there."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt) and hasattr(signal, "pthread_kill"):  # not on Windows
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(dropped)
+
+
 def run(main: Callable[[], None], doc: str) -> None:
     """Run a stage's `main` as a program: the guard of every stage is `settings.run(main, __doc__)`.
 
@@ -308,6 +319,7 @@ def run(main: Callable[[], None], doc: str) -> None:
     if {"--help", "-h"} & set(arguments):
         print(help_text(doc))
         return
+    sys.unraisablehook = interrupt_again
     try:
         for name, value in apply_overrides(arguments).items():
             print(f"{name} = {value!r}")

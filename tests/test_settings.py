@@ -1,6 +1,12 @@
 """Overrides, ranges, help and errors of `pipeline/settings.py`."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
+from conftest import PROJECT
 
 import config
 from pipeline import settings
@@ -114,3 +120,35 @@ def test_second_run_of_the_same_stage_says_so_and_stops(run_stage, root):
         other = run_stage("00.make_labels_true.py", "--DATASET=shoes")
     assert done.returncode == 1 and "already at work on bags" in done.stderr
     assert "already at work" not in other.stderr
+
+
+INTERRUPTED_IN_DESTRUCTOR = """
+import time
+from pipeline import settings
+
+class Slow:
+    def __del__(self):
+        print("removed", flush=True)
+        time.sleep(1)
+
+def main():
+    slow = Slow()
+    del slow
+    time.sleep(20)
+
+settings.run(main, "")
+"""
+
+
+def test_interrupt_that_python_drops_in_a_destructor_still_ends_the_run(root):
+    environment = {**os.environ, "IMAGE_CLUSTER_ROOT": str(root)}
+    command = [sys.executable, "-c", INTERRUPTED_IN_DESTRUCTOR]
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "removed\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert errors.startswith("error: interrupted") and errors.count("\n") == 1
