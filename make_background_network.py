@@ -529,10 +529,10 @@ def model_of(path: Path) -> str:
     return match.group(1) if match else path.stem
 
 
-def prepared(sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The examples to train on, and those of the models held out, stacked."""
+def prepared(sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path]) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """The examples to train on, those of the models held out, stacked, and how many files could not be used."""
     rng = np.random.default_rng([config.RANDOM_SEED, 3])
-    examples, held_out, cutouts = [], [], []
+    examples, held_out, cutouts, n_unused = [], [], [], 0
     for dataset, pairs in sets.items():
         models = sorted({model_of(path) for path, _ in pairs})
         apart = set(models[HELD_OUT // 2 :: HELD_OUT])
@@ -541,26 +541,26 @@ def prepared(sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path]) -> t
         read = tqdm(parallel.in_threads(read_pair, there), dataset, len(there), disable=None)
         for pair, found in zip(there, read, strict=True):
             if found is None:
+                n_unused += 2  # the photograph and its mask
                 continue
             if model_of(pair[0]) in apart:
                 held_out.append(example(*found))
                 continue
             examples += [example(*found)] * REPEATS
-            # of products that the border cuts off, not all: they have no true outline there
-            if (
-                not np.concatenate([found[1][[0, -1]].ravel(), found[1][:, [0, -1]].ravel()]).any()
-                or rng.random() < 0.3
-            ):
+            cut_off = found[1][[0, -1]].any() or found[1][:, [0, -1]].any()
+            if not cut_off or rng.random() < 0.3:  # what the border cuts off has no true outline there
                 cutouts.append(cut_out(*found))
         print(f"{dataset}: {(len(examples) - n_before) // REPEATS} photographs to train on")
     if not cutouts:
         raise settings.UserError("no mask of MASK_DATASETS holds a product with ground around it: add others")
     photographs = [image for image in parallel.in_threads(read_ground, grounds) if image is not None]
+    n_unused += len(grounds) - len(photographs)
     one = functools.partial(composed, cutouts, photographs)
     parts = parallel.in_threads(one, range(config.COMPOSITES))
     examples += list(tqdm(parts, "composites", config.COMPOSITES, disable=None))
     side = background.NETWORK_SIZE
-    return examples, np.stack(held_out) if held_out else np.empty((0, side, side, background.N_CLUES + 1), np.uint8)
+    nothing = np.empty((0, side, side, background.N_CLUES + 1), np.uint8)
+    return examples, np.stack(held_out) if held_out else nothing, n_unused
 
 
 def read_ground(path: Path) -> np.ndarray | None:
@@ -594,7 +594,7 @@ def main() -> None:
         return
 
     cv2.setNumThreads(1)
-    examples, held_out = prepared(sets, grounds)
+    examples, held_out, n_unused = prepared(sets, grounds)
     network.tensorflow().keras.utils.set_random_seed(config.RANDOM_SEED)
     model = u_network()
     history = train(model, examples, held_out)
@@ -607,7 +607,7 @@ def main() -> None:
     with files.whole(path) as temporary:
         temporary.write_bytes(onnx_bytes(model, about))
     files.write_record(record_path, origin, [path], n_examples=len(examples), held_out_iou=score, history=history)
-    files.summary(len(every), len(every), 0, [path], time.perf_counter() - begin, "files")
+    files.summary(len(every), len(every) - n_unused, n_unused, [path], time.perf_counter() - begin, "files")
 
 
 if __name__ == "__main__":
