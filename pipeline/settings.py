@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import filelock
 
@@ -320,6 +321,15 @@ def run(main: Callable[[], None], doc: str) -> None:
         print(help_text(doc))
         return
     sys.unraisablehook = interrupt_again
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
+        signal.signal(signal.SIGINT, interrupt)
+    stopped = "interrupted; files of earlier runs are as they were, run it again to go on"
     try:
         for name, value in apply_overrides(arguments).items():
             print(f"{name} = {value!r}")
@@ -332,8 +342,12 @@ def run(main: Callable[[], None], doc: str) -> None:
     except UserError as error:
         sys.exit(report(str(error), error.exit_code))
     except KeyboardInterrupt:
-        sys.exit(report("interrupted; files of earlier runs are as they were, run it again to go on", 130))
-    except OSError as error:
+        sys.exit(report(stopped, 130))
+    except Exception as error:
+        if interrupts:  # native code, TensorFlow's for one, may turn an interrupt into an error of its own
+            sys.exit(report(stopped, 130))
+        if not isinstance(error, OSError):
+            raise
         # a full disk, a folder that can't be written, a file that vanished: said with its path, no traceback
         where = f"{error.filename or files.root()}: "
         remedy = remedy_of(error) or "see to it and run this again"

@@ -122,13 +122,13 @@ def test_second_run_of_the_same_stage_says_so_and_stops(run_stage, root):
     assert "already at work" not in other.stderr
 
 
-INTERRUPTED_IN_DESTRUCTOR = """
+IN_DESTRUCTOR = """
 import time
 from pipeline import settings
 
 class Slow:
     def __del__(self):
-        print("removed", flush=True)
+        print("begun", flush=True)
         time.sleep(1)
 
 def main():
@@ -138,16 +138,30 @@ def main():
 
 settings.run(main, "")
 """
+TURNED_INTO_AN_ERROR = """
+import time
+from pipeline import settings
+
+def main():
+    try:
+        print("begun", flush=True)
+        time.sleep(20)
+    except KeyboardInterrupt:
+        raise RuntimeError("a function failed") from None
+
+settings.run(main, "")
+"""
 
 
-def test_interrupt_that_python_drops_in_a_destructor_still_ends_the_run(root):
+@pytest.mark.parametrize("program", [IN_DESTRUCTOR, TURNED_INTO_AN_ERROR], ids=["dropped", "turned into an error"])
+def test_interrupt_ends_the_run_wherever_it_comes(root, program):
     environment = {**os.environ, "IMAGE_CLUSTER_ROOT": str(root)}
-    command = [sys.executable, "-c", INTERRUPTED_IN_DESTRUCTOR]
     with subprocess.Popen(
-        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", program], cwd=PROJECT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
-        assert process.stdout.readline() == "removed\n"
+        assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=15)
     assert process.returncode == 130
