@@ -25,7 +25,6 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -33,29 +32,29 @@ from tqdm import tqdm
 
 import config
 from pipeline import background, files, images, parallel, settings
-from pipeline.background import Ground, border_distance, fit_ground, quadratic, ring_of, size_within, to_lab
-
-if TYPE_CHECKING:
-    import onnxruntime
+from pipeline.background import (
+    WORK_SIZE,
+    Ground,
+    border_distance,
+    box_of,
+    fit_ground,
+    plausible,
+    quadratic,
+    ring_of,
+    size_within,
+    to_lab,
+)
 
 STAGE = "01.img_preprocess.py"
 TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of preprocess.csv
-SETTINGS = [
-    "BACKGROUND_METHOD",
-    "BACKGROUND_NETWORK",
-    "BACKGROUND_MIN_TRUST",
-    "SAVE_MASKS",
-    "RANDOM_SEED",
-]  # those that change the output
-WORK_SIZE = 320  # longest side at which a product is looked for, pixels
+# those that change the output
+SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_NETWORK", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
-MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
 LESS_LIKELY = 0.1  # by how much a plain ground's mask may be likelier wrong than the network's own, for its finer edges
 SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
 WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
-MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
 STRIP = 512  # rows of a large image that are blended at a time
 
 
@@ -65,12 +64,6 @@ STRIP = 512  # rows of a large image that are blended at a time
 def disc(radius: int) -> np.ndarray:
     """Structuring element of that radius in pixels."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-def box_of(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the smallest rectangle that holds a mask, bool (H, W); empty where it holds nothing."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
 
 
 def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -256,12 +249,6 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     return likeness(cells[mask > 0], cells[around]) if around.any() and mask.any() else 1.0
 
 
-@functools.cache
-def network_at(_: Path) -> "onnxruntime.InferenceSession":
-    """`background.read_network`, read once for each file."""
-    return background.read_network()
-
-
 def by_network(small_bgr: np.ndarray, likely: np.ndarray) -> np.ndarray:
     """The product by the network, its outline by GrabCut: uint8 BGR (h, w, 3), float32 (h, w), 0..1 -> bool (h, w)."""
     state = np.where(likely > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -389,7 +376,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     if method == "plain":
         return plain_mask(lab, ground), "plain", ground.explained
     seen = background.clues(image_bgr, ground)
-    likely = background.likely_product(network_at(background.network_path()), seen)
+    likely = background.likely_product(background.read_network(background.network_path()), seen)
     if method == "auto" and ground.explained >= 0.5 and ground.noise <= 1:
         smooth = plain_mask(lab, ground)
         trust = expected_iou(likely, smooth)
@@ -397,11 +384,6 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
             return smooth, "plain", trust
     mask = refined(by_network(np.ascontiguousarray(seen[..., :3]), likely), image_bgr)
     return mask, "network", expected_iou(likely, mask)
-
-
-def plausible(mask: np.ndarray) -> bool:
-    """Whether a mask's share of the image is one that a product can have."""
-    return MIN_FOREGROUND <= np.count_nonzero(mask) / mask.size <= MAX_FOREGROUND
 
 
 def remove_background(image_bgr: np.ndarray, alpha: np.ndarray | None, method: str) -> tuple[np.ndarray, str, float]:
@@ -576,8 +558,8 @@ def main() -> None:
     prints = {name: fingerprint_raw(raw_dir / name) for name in names}
     origin = files.made_from(__file__, {files.shown(raw_dir): files.fingerprint(prints)}, SETTINGS)
     origin["code"] += files.fingerprint_file(Path(background.__file__))
-    if config.BACKGROUND_METHOD in ("auto", "network"):
-        network_at(background.network_path())  # says now, not in a thread, what is wrong with it
+    needs_network = config.BACKGROUND_METHOD in ("auto", "network")
+    if needs_network:
         origin["code"] += files.fingerprint_file(background.network_path())
 
     rows = earlier_rows(files.read_record(record_path) or {}, origin)
@@ -586,6 +568,8 @@ def main() -> None:
     if not to_do and files.up_to_date(record_path, origin):
         files.unchanged(wrote)
         return
+    if needs_network and to_do:
+        background.read_network(background.network_path())  # says now, not in a thread, what is wrong with it
     try:
         for row in in_parallel(dataset, to_do):
             rows[row["image"]] = {**row, "raw": prints[row["image"]]}

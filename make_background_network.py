@@ -65,8 +65,7 @@ def cut_out(image_bgr: np.ndarray, mask: np.ndarray) -> Cutout:
 
     At the edge the camera blended product and ground: these pixels take the colour of the product further in.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = background.box_of(mask)
     image_bgr, whole = image_bgr[box].copy(), mask[box].astype(np.uint8)
     inside = cv2.erode(whole, np.ones((3, 3), np.uint8))
     weight = cv2.blur(inside.astype(np.float32), (7, 7))
@@ -83,10 +82,8 @@ def recoloured(image_bgr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     hsv = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2HSV).astype(np.float32)
     hsv[..., 0] = (hsv[..., 0] + rng.uniform(0, 180)) % 180
     hsv[..., 1] = np.clip(hsv[..., 1] * rng.choice([0, 0.3, 0.7, 1, 1.5]) + rng.choice([0, 0, 20]), 0, 255)
-    value, kind = (
-        hsv[..., 2] / 255,
-        rng.choice(["pale", "dark", "curve", "negative", "same"], p=[0.25, 0.15, 0.3, 0.08, 0.22]),
-    )
+    value = hsv[..., 2] / 255
+    kind = rng.choice(["pale", "dark", "curve", "negative", "same"], p=[0.25, 0.15, 0.3, 0.08, 0.22])
     if kind == "pale":
         value = 1 - (1 - value) * rng.uniform(0.08, 0.5)
     elif kind == "dark":
@@ -517,10 +514,10 @@ def read_pair(pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray] | None:
         image_bgr, mask = (images.read_bgr(path) for path in pair)
     except images.ImageError:
         return None
-    size = background.size_within(image_bgr.shape[1], image_bgr.shape[0], 320)
+    size = background.size_within(image_bgr.shape[1], image_bgr.shape[0], background.WORK_SIZE)
     image_bgr, mask = (cv2.resize(values, size, interpolation=cv2.INTER_AREA) for values in (image_bgr, mask))
     whole = mask[..., 0] > 127
-    return (image_bgr, whole) if 0.004 < whole.mean() < 0.97 else None
+    return (image_bgr, whole) if background.plausible(whole) else None
 
 
 def model_of(path: Path) -> str:
@@ -564,12 +561,12 @@ def prepared(sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path]) -> t
 
 
 def read_ground(path: Path) -> np.ndarray | None:
-    """A photograph to put things in front of, uint8 BGR, its longest side at most 320; None where it can't be read."""
+    """A photograph to put things in front of, uint8 BGR, no larger than WORK_SIZE; None where it can't be read."""
     try:
         image_bgr = images.read_bgr(path)
     except images.ImageError:
         return None
-    size = background.size_within(image_bgr.shape[1], image_bgr.shape[0], 320)
+    size = background.size_within(image_bgr.shape[1], image_bgr.shape[0], background.WORK_SIZE)
     return cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
 
 

@@ -7,15 +7,20 @@ make_background_network.py trains it on the same clues.
 
 import functools
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-import onnxruntime
 
 import config
 from pipeline import files, settings
 
+if TYPE_CHECKING:
+    import onnxruntime
+
+WORK_SIZE = 320  # longest side at which a product is looked for, pixels
+MIN_FOREGROUND = 0.004  # share of the image; a smaller product is taken for a failure
+MAX_FOREGROUND = 0.97  # share of the image; a larger product leaves no ground to remove
 NETWORK_SIZE = 128  # pixels per side of what the network sees and says
 N_CLUES = 6  # blue, green, red, distance to the smooth ground, unlikeness to the border, detail
 SHIPPED_NETWORK = Path(__file__).with_name("background_network.onnx")
@@ -45,6 +50,17 @@ def length(vectors: np.ndarray) -> np.ndarray:
     """Euclidean length along the last axis, of three: float32 (..., 3) -> (...)."""
     square = cv2.multiply(vectors, vectors).reshape(-1, 1, 3)
     return cv2.sqrt(cv2.transform(square, np.ones((1, 3), np.float32))).reshape(vectors.shape[:-1])
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle that holds a mask, bool (H, W); empty where it holds nothing."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
+
+
+def plausible(mask: np.ndarray) -> bool:
+    """Whether a mask's share of the image is one that a product can have."""
+    return MIN_FOREGROUND <= np.count_nonzero(mask) / mask.size <= MAX_FOREGROUND
 
 
 def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -159,23 +175,19 @@ def clues(image_bgr: np.ndarray, ground: Ground) -> np.ndarray:
     small_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
     coarse = cv2.resize(to_lab(small_bgr), (NETWORK_SIZE // 2, NETWORK_SIZE // 2), interpolation=cv2.INTER_AREA)
     unlike = cv2.resize(np.minimum(border_distance(coarse), 12), size, interpolation=cv2.INTER_LINEAR)
-    return np.dstack(
-        [
-            small_bgr,
-            *(
-                v.astype(np.uint8)
-                for v in (255 * cv2.sqrt(distance / 60), 255 / 12 * unlike, 255 * cv2.sqrt(detail / 60))
-            ),
-        ]
-    )
+    beside = np.dstack([255 * cv2.sqrt(distance / 60), 255 / 12 * unlike, 255 * cv2.sqrt(detail / 60)])
+    return np.dstack([small_bgr, beside.astype(np.uint8)])
 
 
-def read_network() -> onnxruntime.InferenceSession:
-    """The network that BACKGROUND_NETWORK names; raises UserError where it can't be read.
+@functools.cache
+def read_network(path: Path) -> "onnxruntime.InferenceSession":
+    """The network of a file, read once; raises UserError where it can't be read.
 
     It computes in the thread that asks, and may be asked by several at a time.
     """
-    path, options = network_path(), onnxruntime.SessionOptions()
+    import onnxruntime  # takes longer than an unchanged run
+
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; no lines of its own on stderr
     options.enable_cpu_mem_arena = False
@@ -195,7 +207,7 @@ def network_path() -> Path:
     return SHIPPED_NETWORK if config.BACKGROUND_NETWORK == "auto" else files.root() / config.BACKGROUND_NETWORK
 
 
-def likely_product(network: onnxruntime.InferenceSession, seen: np.ndarray) -> np.ndarray:
+def likely_product(network: "onnxruntime.InferenceSession", seen: np.ndarray) -> np.ndarray:
     """How likely each pixel shows the product, 0..1: `clues` -> float32 (NETWORK_SIZE, NETWORK_SIZE)."""
     (likely,) = network.run(["product"], {"clues": np.ascontiguousarray(scaled(seen).transpose(2, 0, 1)[None])})
     return likely.reshape(NETWORK_SIZE, NETWORK_SIZE)

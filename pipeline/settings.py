@@ -100,7 +100,8 @@ def is_dataset(value: object) -> str | None:
 
 def are_datasets(value: object) -> str | None:
     """Accept names of folders directly below raw_img/, separated by commas."""
-    good = isinstance(value, str) and all(is_dataset(name) is None for name in listed(value)) and listed(value)
+    names_given = listed(value) if isinstance(value, str) else []
+    good = names_given and all(is_dataset(name) is None for name in names_given)
     return None if good else "must be names of folders below raw_img/, without / or \\, commas between them"
 
 

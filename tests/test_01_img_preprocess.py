@@ -272,7 +272,7 @@ def test_what_the_network_is_sure_of_stays_and_grabcut_decides_the_rest():
 def test_network_in_several_threads_says_the_same():
     pictures = [painted(gradient(), ellipse(120, 150, 0.15 + 0.02 * i)) for i in range(8)]
     seen = [background.clues(bgr, background.fit_ground(background.to_lab(bgr))) for bgr in pictures]
-    ask = functools.partial(background.likely_product, background.read_network())
+    ask = functools.partial(background.likely_product, background.read_network(background.network_path()))
     alone = [ask(one) for one in seen]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(ask, seen))

@@ -93,8 +93,7 @@ def test_file_computes_what_keras_computes(tmp_path):
     model.set_weights([w + rng.uniform(0, 0.3, w.shape) if w.ndim == 1 else w for w in model.get_weights()])
     path = tmp_path / "network.onnx"
     path.write_bytes(stage.onnx_bytes(model, "a test"))
-    config.BACKGROUND_NETWORK = str(path)
-    network = background.read_network()
+    network = background.read_network(path)
     seen = rng.integers(0, 256, (background.NETWORK_SIZE, background.NETWORK_SIZE, background.N_CLUES), np.uint8)
     logits = np.asarray(model(background.scaled(seen)[None]))[0, ..., 0]
     assert logits.std() > 0.1
