@@ -14,7 +14,8 @@
    rather than in itself is joined with that; parts of a cluster that hardly any neighbours link are taken apart.
 5. In what the images of one cluster differ (light, ground, the side they are seen from) does not tell products apart:
    features are scaled down along it, before 2 to 4 are done. What that is, a first grouping shows; which of two
-   shows it better is decided on EVENED_IMAGES images, by how well the clusters then hold.
+   shows it better is decided on EVENED_IMAGES images, by how well the clusters then hold. Where clusters stand apart
+   less than without it (features that were trained to tell products apart have little of it left), it is not done.
 
 Features are compared by direction: they may come normalised or not (`som.Directions`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -51,6 +52,7 @@ from pipeline import files, settings, som
 SCALES = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (15, 17, 20, 23, 26), (30, 35, 40, 50), (60, 70, 85, 100))
 WORSE = 0.6  # share of the best silhouette under which the last scale of a row ends the search
 VOTERS = 10  # neighbours that vote on an image's cluster, at most
+LINKS = 250_000  # links of a graph, where that leaves an image 2 * VOTERS of them: what Infomap needs memory for
 CANDIDATES = 3000  # images among which the neighbours of an image are looked for, at least
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
 NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is looked for again
@@ -64,6 +66,7 @@ HELD_APART = 0.3  # weight of the silhouette beside stability where first groupi
 LINKED = 0.08  # parts of a cluster that share less than this of their neighbour links are clusters of their own
 SMOOTHING = 0.15  # scales whose numbers of clusters differ by about this ratio are judged together
 NEARLY = 0.08  # scales that hold by no more than this worse than the best one may be right as well
+AS_WELL = 0.015  # scales that hold by no more than this worse than the best one hold as well
 RESAMPLES = 200  # resamples of the clusters behind the interval of their number
 OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fit nowhere
 GRANULARITIES = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0)  # cuts kept for the report
@@ -224,6 +227,10 @@ def communities(neighbours: np.ndarray, seed: int) -> np.ndarray:
     Returns the community of each image, (m,) int32.
     """
     m, k = neighbours.shape
+    n_links = max(LINKS // m, 2 * VOTERS)
+    if k > n_links:
+        neighbours = neighbours[:, np.linspace(0, k - 1, n_links).round().astype(int)]
+        k = n_links
     a, b = np.repeat(np.arange(m), k), neighbours.ravel()
     link = np.sort(np.minimum(a, b) * m + np.maximum(a, b))
     del a, b  # the graph of many neighbours is what needs most memory in this stage
@@ -343,13 +350,15 @@ def stability(scales: list[Scale]) -> np.ndarray:
     return result / np.maximum(weight.sum(axis=1, keepdims=True), 1e-9).astype(np.float32)
 
 
-def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray, float]:
+def best_scale(scales: list[Scale], seed: int, finest: bool = False) -> tuple[int, np.ndarray, float]:
     """Choose the scale that predicts the number of clusters.
 
     Returns
     -------
     best : index of the scale with the largest mean of stability + APART * silhouette; means are smoothed over scales
-        with about as many clusters, since a single one may score high by chance
+        with about as many clusters, since a single one may score high by chance. `finest`: of the scales that hold
+        about as well (AS_WELL), the one with most clusters, since two clusters of one product are mended more easily
+        than one of two
     interval : (2,) int64, which numbers of clusters could be right too: those of the scales that hold nearly as well
         (NEARLY), and those within which 95 % of RESAMPLES resamples put it. Clusters are drawn, not images: what is
         true of one image of a cluster is true of the others
@@ -363,7 +372,9 @@ def best_scale(scales: list[Scale], seed: int) -> tuple[int, np.ndarray, float]:
     holds = stable + APART * (apart / max(apart.max(), 1e-9))[:, None]  # (n_scales, m)
     smooth = near @ holds.mean(axis=1)
     best = int(smooth.argmax())
-    nearly = numbers[smooth >= smooth[best] - NEARLY]
+    if finest:
+        best = int(np.flatnonzero(smooth >= smooth[best] - AS_WELL)[-1])
+    nearly = numbers[smooth >= smooth.max() - NEARLY]
     part = scales[best].cluster
     n_images = np.bincount(part)
     of_parts = near @ [np.bincount(part, of_scale) for of_scale in holds]  # (n_scales, n_clusters)
@@ -441,7 +452,7 @@ def taken_apart(cluster: np.ndarray, finer: list[np.ndarray], neighbours: np.nda
 
 
 class Grouping(NamedTuple):
-    """What steps 2 to 4 find for m images; the fields are those of `Training`, and k and quality of the best scale."""
+    """What steps 2 to 4 find for m images: fields of `Training`, and k, quality and silhouette of the best scale."""
 
     partitions: np.ndarray
     predicted: int
@@ -450,6 +461,7 @@ class Grouping(NamedTuple):
     similarity: np.ndarray
     k: int
     quality: float
+    apart: float
 
 
 def tiled(data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int]) -> list[Tile]:
@@ -457,20 +469,24 @@ def tiled(data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int]) -
     return tiles(som.means_of(data, unit_of_image, shape[0] * shape[1]).reshape(*shape, -1), unit_of_image)
 
 
-def grouped(data: np.ndarray, tiling: list[Tile]) -> Grouping:
-    """Steps 2 to 4: find the neighbours, group at every scale, choose the scale, join and take apart.
-
-    data : ndarray of shape (m, n_features), float32, directions, m >= 4
-    """
-    scales, neighbours, similarity = all_scales(data, tiling, config.RANDOM_SEED)
-    best, interval, quality = best_scale(scales, config.RANDOM_SEED)
+def chosen(scales: list[Scale], neighbours: np.ndarray, similarity: np.ndarray, finest: bool = False) -> Grouping:
+    """Choose among what `all_scales` found, join and take apart; finest : see `best_scale`."""
+    best, interval, quality = best_scale(scales, config.RANDOM_SEED, finest)
     partitions = [scale.cluster for scale in scales]
     whole = joined(partitions[best], neighbours)
     apart = taken_apart(whole, [finer for finer in partitions if finer.max() > whole.max()], neighbours)
     interval = np.maximum(interval + int(apart.max() - partitions[best].max()), 1)
     place = int(np.searchsorted([cluster.max() for cluster in partitions], apart.max()))
     partitions = np.stack([*partitions[:place], apart, *partitions[place:]])
-    return Grouping(partitions, place, interval, neighbours, similarity, scales[best].k, quality)
+    return Grouping(partitions, place, interval, neighbours, similarity, scales[best].k, quality, scales[best].apart)
+
+
+def grouped(data: np.ndarray, tiling: list[Tile], finest: bool = False) -> Grouping:
+    """Steps 2 to 4: find the neighbours, group at every scale, choose the scale, join and take apart.
+
+    data : ndarray of shape (m, n_features), float32, directions, m >= 4; finest : see `best_scale`
+    """
+    return chosen(*all_scales(data, tiling, config.RANDOM_SEED), finest)
 
 
 def grouped_at(data: np.ndarray, tiling: list[Tile], k: int) -> np.ndarray:
@@ -536,7 +552,7 @@ def tells(cluster: np.ndarray) -> bool:
 
 
 def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray] | None:
-    """The matrix of `evened` that makes clusters hold best, or None where no grouping shows what to even out.
+    """The matrix of `evened` that makes clusters hold best, or None where they stand apart better without any.
 
     Tried are the predicted clusters, and those by EVENED_AT neighbours alone, found EVENED_TIMES times. The ones whose
     evened directions give the grouping of the better quality are taken. Returns their k and their matrix.
@@ -544,7 +560,8 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
     data : ndarray of shape (m, n_features), float32, directions, m >= 4
     """
     with tqdm(total=4, desc="what differs within clusters", disable=None) as progress:
-        predicted = grouped(data, tiling)
+        scales = all_scales(data, tiling, config.RANDOM_SEED)
+        predicted, alone = chosen(*scales), chosen(*scales, finest=True)
         progress.update()
         nearest = grouped_at(data, tiling, EVENED_AT)
         for _ in range(EVENED_TIMES - 1):
@@ -554,15 +571,18 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
         for k, cluster in ((predicted.k, predicted.partitions[predicted.predicted]), (EVENED_AT, nearest)):
             if tells(cluster):
                 matrix = evened(data, cluster)
-                found.append((grouped(closer(data, matrix)[:], tiling).quality, k, matrix))
+                found.append((grouped(closer(data, matrix)[:], tiling), k, matrix))
             progress.update()
-    return max(found, key=lambda one: one[0])[1:] if found else None
+    if not found:
+        return None
+    grouping, k, matrix = max(found, key=lambda one: one[0].quality)
+    return (k, matrix) if grouping.apart >= alone.apart else None
 
 
 def evened_out(
     data: np.ndarray, some: np.ndarray, unit: np.ndarray, shape: tuple[int, int], handle: io.IOBase
 ) -> np.ndarray:
-    """Directions of all images with what differs within clusters scaled down; `data` where no grouping shows that.
+    """Directions of all images with what differs within clusters scaled down; `data` where that does not help.
 
     The grouping that `best_evening` chooses on some of the images is done once more by all.
 
@@ -598,8 +618,8 @@ def train(features: np.ndarray) -> Training:
     m = len(rows_used)
     likeness = np.ones(m, np.float32)
     if m < 4:  # too few to say what is near: each is its own cluster
-        nothing = np.empty((m, 0), np.int32)
-        found = Grouping(np.arange(m, dtype=np.int32)[None], 0, np.array([m, m]), nothing, nothing.astype("f4"), 0, 0.0)
+        each, nothing = np.arange(m, dtype=np.int32)[None], np.empty((m, 0), np.int32)
+        found = Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, 0.0, 0.0)
     else:
         folder, unit, shape = files.data_dir(config.DATASET), units[rows_used, 0], weights.shape[:2]
         with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
@@ -608,7 +628,7 @@ def train(features: np.ndarray) -> Training:
             if usable_scales(m)[-1][-1] >= 3:
                 likeness = nearest_images(data, tiling, 3)[1].mean(axis=1)
             evener = evened_out(data, picked(tiling), unit, shape, other)
-            found = grouped(evener, tiled(evener, unit, shape))
+            found = grouped(evener, tiled(evener, unit, shape), finest=evener is data)
             del data, evener  # Windows can't remove a file that is still mapped
     training = Training(
         weights,

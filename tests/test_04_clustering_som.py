@@ -277,6 +277,18 @@ def test_the_interval_holds_the_numbers_of_scales_that_hold_nearly_as_well():
     assert stage.best_scale([*scales[:3], stage.Scale(12, coarse, 0.0)], seed=0)[1].tolist() == [10, 10]
 
 
+def test_the_finest_of_scales_that_hold_about_as_well():
+    steady = np.repeat(np.arange(10), 100)
+    halved = np.where(np.arange(1000) < 5, 10, steady)  # five images less in one of ten clusters
+    scales = [stage.Scale(k, steady, 0.0) for k in (8, 9, 10)] + [stage.Scale(12, halved, 0.0)]
+    assert stage.best_scale(scales, seed=0)[0] < 3
+    best, interval, _ = stage.best_scale(scales, seed=0, finest=True)
+    assert best == 3 and interval.tolist() == [10, 11]
+    # every cluster in two halves: no longer about as well
+    scales[3] = stage.Scale(12, np.repeat(np.arange(20), 50), 0.0)
+    assert stage.best_scale(scales, seed=0, finest=True)[0] < 3
+
+
 def test_quality_is_stability_and_silhouette_of_the_best_scale():
     halves = np.repeat([0, 1], 10)
     # equal partitions: each keeps all of its clusters, and the mean over scales of equal numbers is that of all
@@ -347,7 +359,7 @@ def test_what_differs_within_clusters_is_evened_out(root):
     found = adjusted_rand_score(labels, run())
     with np.load(root / "data" / "x" / "som.npz") as stored:
         data = som.Directions(features)[:]
-        once = stage.grouped(data, stage.tiled(data, stored["unit_of_image"], stored["hits"].shape))
+        once = stage.grouped(data, stage.tiled(data, stored["unit_of_image"], stored["hits"].shape), finest=True)
     before = adjusted_rand_score(labels, once.partitions[once.predicted])
     assert found > max(0.87, before + 0.03)
 
@@ -362,19 +374,35 @@ def test_what_differs_is_found_on_a_bounded_number_of_images():
     assert len(stage.picked([stage.Tile(np.arange(3000), np.arange(3000))])) == 3000
 
 
-@pytest.mark.parametrize("better", ["predicted", "nearest"])
+@pytest.mark.parametrize("better", ["predicted", "nearest", "none"])
 def test_the_evening_that_makes_clusters_hold_best_is_taken(monkeypatch, better):
     rng = np.random.default_rng(5)
     data = som.Directions(rng.standard_normal((90, 16)).astype(np.float32))[:]
     tiling = [stage.Tile(np.arange(90), np.arange(90))]
     first = stage.grouped(data, tiling)
+    assert stage.grouped(data, tiling, finest=True).apart == first.apart  # one scale holds best by far
     cluster = stage.grouped_at(data, tiling, stage.EVENED_AT)
     for _ in range(2):
         cluster = stage.grouped_at(som.Directions(data @ stage.evened(data, cluster))[:], tiling, stage.EVENED_AT)
     expected = first.partitions[first.predicted] if better == "predicted" else cluster
-    grouped, quality = stage.grouped, iter([0.0, 0.7, 0.6] if better == "predicted" else [0.0, 0.6, 0.7])
-    monkeypatch.setattr(stage, "grouped", lambda *given: grouped(*given)._replace(quality=next(quality)))
-    k, matrix = stage.best_evening(data, tiling)
+    # with the evening by the predicted clusters, by nearest neighbours: quality, and silhouette more than without
+    said = {
+        "predicted": [(0.7, 0.0), (0.6, 0.1)],
+        "nearest": [(0.6, -0.1), (0.7, 0.1)],
+        "none": [(0.7, -0.01), (0.6, 0.1)],
+    }
+    grouped, scores = stage.grouped, iter(said[better])
+
+    def scored(*given):
+        quality, more = next(scores)
+        return grouped(*given)._replace(quality=quality, apart=first.apart + more)
+
+    monkeypatch.setattr(stage, "grouped", scored)
+    chosen = stage.best_evening(data, tiling)
+    if better == "none":
+        assert chosen is None
+        return
+    k, matrix = chosen
     assert k == (first.k if better == "predicted" else stage.EVENED_AT)
     np.testing.assert_allclose(matrix, stage.evened(data, expected), rtol=1e-4, atol=1e-7)
 
