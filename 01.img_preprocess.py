@@ -51,7 +51,8 @@ TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of prepro
 SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_NETWORK", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
-LESS_LIKELY = 0.1  # by how much a plain ground's mask may be likelier wrong than the network's own, for its finer edges
+# by how much a mask may fall behind the network's own in what the network expects of both, for its finer edges
+LESS_LIKELY = {"plain": 0.1, "grabcut": 0.2}
 SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
 WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
@@ -354,7 +355,8 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
     A frame and banners are cut off first. Where a smooth surface explains the border, "auto" takes what stands out from
-    it, if the network finds that nearly as likely as its own answer; else the network's answer.
+    it, if the network finds that nearly as likely as its own answer; else the network's answer, its outline by GrabCut.
+    On such a ground the answer stays as it is where GrabCut's is far less likely.
 
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
@@ -377,12 +379,17 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         return plain_mask(lab, ground), "plain", ground.explained
     seen = background.clues(image_bgr, ground)
     likely = background.likely_product(background.read_network(background.network_path()), seen)
-    if method == "auto" and ground.explained >= 0.5 and ground.noise <= 1:
+    own = expected_iou(likely, likely > 0.5)
+    smooth_ground = ground.explained >= 0.5 and ground.noise <= 1
+    if method == "auto" and smooth_ground:
         smooth = plain_mask(lab, ground)
         trust = expected_iou(likely, smooth)
-        if trust > expected_iou(likely, likely > 0.5) - LESS_LIKELY:
+        if trust > own - LESS_LIKELY["plain"]:
             return smooth, "plain", trust
-    mask = refined(by_network(np.ascontiguousarray(seen[..., :3]), likely), image_bgr)
+    mask = by_network(np.ascontiguousarray(seen[..., :3]), likely)
+    if smooth_ground and plausible(mask) and expected_iou(likely, mask) < own - LESS_LIKELY["grabcut"]:
+        mask = likely > 0.5  # blank parts of the product have the ground's colour
+    mask = refined(mask, image_bgr)
     return mask, "network", expected_iou(likely, mask)
 
 

@@ -269,6 +269,17 @@ def test_what_the_network_is_sure_of_stays_and_grabcut_decides_the_rest():
     assert iou(found, truth) > 0.95
 
 
+def test_blank_part_that_the_network_finds_is_not_left_to_grabcut(monkeypatch):
+    filled = ellipse(128, 128)
+    outline = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(3)).astype(bool)
+    image = painted(white(128, 128), outline)
+    likely = np.where(filled, 0.9, 0.02).astype(np.float32)
+    monkeypatch.setattr(background, "likely_product", lambda network, seen: likely)
+    assert iou(stage.by_network(image, likely), outline) > 0.9  # the blank inside has the ground's colour
+    found, method, _ = stage.remove_background(image, None, "network")
+    assert method == "network" and iou(found, filled) > 0.95
+
+
 def test_network_in_several_threads_says_the_same():
     pictures = [painted(gradient(), ellipse(120, 150, 0.15 + 0.02 * i)) for i in range(8)]
     seen = [background.clues(bgr, background.fit_ground(background.to_lab(bgr))) for bgr in pictures]
