@@ -19,8 +19,6 @@ Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after
 Config: DATASET, BACKGROUND_METHOD, BACKGROUND_NETWORK, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED, N_JOBS, REDO
 """
 
-import contextlib
-import ctypes
 import functools
 import time
 from collections.abc import Iterator
@@ -31,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import background, files, images, parallel, settings
+from pipeline import background, files, images, memory, parallel, settings
 from pipeline.background import (
     WORK_SIZE,
     Ground,
@@ -533,22 +531,11 @@ def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:
     return rows if same else {name: {**row, "raw": None} for name, row in rows.items()}
 
 
-def keep_freed_memory() -> None:
-    """Let glibc's allocator keep the memory of arrays under 32 MB for the next ones, up to 256 MB for each thread.
-
-    Else the system takes back and clears every array of an image, a tenth of all the time. Without glibc: nothing.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        c_library = ctypes.CDLL(None)
-        c_library.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD, its greatest value
-        c_library.mallopt(-1, 1 << 28)  # M_TRIM_THRESHOLD
-
-
 def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
     """`preprocess_image` of each name on all cores, in the names' order, without holding more than a few images."""
     # OpenCV frees the interpreter while it works, so threads share the cores as well as processes, and start at once
     cv2.setNumThreads(1)
-    keep_freed_memory()
+    memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time
     rows = parallel.in_threads(functools.partial(preprocess_image, dataset), names)
     return iter(tqdm(rows, total=len(names), unit="image", disable=None))
 

@@ -30,6 +30,7 @@ Config: DATASET, RANDOM_SEED, N_JOBS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TO
         SOM_EPOCHS, N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
 """
 
+import contextlib
 import hashlib
 import heapq
 import io
@@ -46,13 +47,15 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import config
-from pipeline import files, settings, som
+from pipeline import files, memory, settings, som
 
 # nearest neighbours that an image is linked to; a row is left out where larger clusters only get worse
 SCALES = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (15, 17, 20, 23, 26), (30, 35, 40, 50), (60, 70, 85, 100))
 WORSE = 0.6  # share of the best silhouette under which the last scale of a row ends the search
 VOTERS = 10  # neighbours that vote on an image's cluster, at most
-LINKS = 250_000  # links of a graph, where that leaves an image 2 * VOTERS of them: what Infomap needs memory for
+GRAPH_LINKS = 180_000  # size of Infomap's graph: links at most, where that leaves an image LEAST_LINKS of them
+IMAGE_LINKS = 12  # links that need as much memory as an image
+LEAST_LINKS = 8  # that an image has, however many images there are
 CANDIDATES = 3000  # images among which the neighbours of an image are looked for, at least
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
 NEARBY = 0.4  # standard deviation, in ln k, of the scales in which a cluster is looked for again
@@ -127,12 +130,16 @@ def different(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(first_of, return_index=True)[1], first_of
 
 
-def train_map(data: som.Directions, n_different: int):
-    """Train the map on all images; returns the MiniSom."""
+def train_map(data: som.Directions, n_different: int, weights_in: io.IOBase, sums_in: io.IOBase):
+    """Train the map on all images; returns the MiniSom.
+
+    weights_in, sums_in : open files for its weights and for what `som.train_batch` adds up
+    """
     rows, cols = som.map_shape(n_different, config.SOM_IMAGES_PER_UNIT, config.SOM_MAX_UNITS)
     grid = som.new_map(rows, cols, data.shape[1], config.SOM_TOPOLOGY, config.RANDOM_SEED)
+    grid._weights = som.zeros_in(weights_in, grid._weights.shape)
     som.initialise(grid, data, config.SOM_INITIALISATION, config.RANDOM_SEED)
-    som.train_batch(grid, data, config.SOM_EPOCHS)
+    som.train_batch(grid, data, config.SOM_EPOCHS, handle=sums_in)
     return grid
 
 
@@ -156,7 +163,7 @@ def tiles(centres: np.ndarray, unit_of_image: np.ndarray) -> list[Tile]:
     """
     rows, cols, n_features = centres.shape
     hits = np.bincount(unit_of_image, minlength=rows * cols)
-    order = np.argsort(unit_of_image, kind="stable")
+    order = np.argsort(unit_of_image, kind="stable").astype(np.int32)
     start = np.concatenate([[0], np.cumsum(hits)])
     hit = np.flatnonzero(hits)
     hit_centres = centres.reshape(-1, n_features)[hit]
@@ -203,16 +210,21 @@ def nearest_images(data: "som.Directions | np.ndarray", tiling: list[Tile], k: i
     neighbours : ndarray of shape (n_images, k), int32, nearest first
     similarity : ndarray of shape (n_images, k), float32, cosine
     """
+    memory.give_back_freed()
     neighbours = np.empty((len(data), k), np.int32)
     similarity = np.empty((len(data), k), np.float32)
     for members, candidates in tqdm(tiling, desc="neighbours", unit="tile", leave=None, disable=None):
-        cosine = data[members] @ data[candidates].T
-        cosine[members[:, None] == candidates[None, :]] = -np.inf
-        top = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-        value = np.take_along_axis(cosine, top, axis=1)
-        rank = np.lexsort((candidates[top], -value), axis=1)
-        neighbours[members] = candidates[np.take_along_axis(top, rank, axis=1)]
-        similarity[members] = np.take_along_axis(value, rank, axis=1)
+        rows = data[candidates]
+        for part in som.chunks(len(members), 4 * len(candidates)):
+            some = members[part]
+            distance = -(data[some] @ rows.T)
+            distance[some[:, None] == candidates[None, :]] = np.inf
+            top = np.argpartition(distance, k - 1, axis=1)[:, :k]
+            value = np.take_along_axis(distance, top, axis=1)
+            rank = np.lexsort((candidates[top], value), axis=1)
+            neighbours[some] = candidates[np.take_along_axis(top, rank, axis=1)]
+            similarity[some] = -np.take_along_axis(value, rank, axis=1)
+        del rows  # before those of the next tile are read
     return neighbours, similarity
 
 
@@ -227,19 +239,23 @@ def communities(neighbours: np.ndarray, seed: int) -> np.ndarray:
     Returns the community of each image, (m,) int32.
     """
     m, k = neighbours.shape
-    n_links = max(LINKS // m, 2 * VOTERS)
-    if k > n_links:
+    memory.give_back_freed()  # before what needs most memory, and after it, since it leaves many small holes
+    n_links = max(GRAPH_LINKS // m - IMAGE_LINKS, LEAST_LINKS)
+    if k > n_links:  # some of the nearest ones, far and near, tell as much as all (doc/experiments.md)
         neighbours = neighbours[:, np.linspace(0, k - 1, n_links).round().astype(int)]
         k = n_links
     a, b = np.repeat(np.arange(m), k), neighbours.ravel()
     link = np.sort(np.minimum(a, b) * m + np.maximum(a, b))
-    del a, b  # the graph of many neighbours is what needs most memory in this stage
+    del a, b
     first = np.flatnonzero(np.diff(link, prepend=-1))
     count = np.diff(first, append=len(link)).astype(float)
     igraph.set_random_number_generator(random.Random(seed))
     graph = igraph.Graph(n=m, edges=np.column_stack(np.divmod(link[first], m)))
     del link, first
-    return np.array(graph.community_infomap(edge_weights=count, trials=1).membership, np.int32)
+    found = np.array(graph.community_infomap(edge_weights=count, trials=1).membership, np.int32)
+    del graph
+    memory.give_back_freed()
+    return found
 
 
 def voted(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n_rounds: int = 6) -> np.ndarray:
@@ -466,6 +482,7 @@ class Grouping(NamedTuple):
 
 def tiled(data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int]) -> list[Tile]:
     """The `tiles` of images on a map of this shape; data : (m, n_features), unit_of_image : (m,)."""
+    memory.give_back_freed()
     return tiles(som.means_of(data, unit_of_image, shape[0] * shape[1]).reshape(*shape, -1), unit_of_image)
 
 
@@ -591,13 +608,14 @@ def evened_out(
     unit : (m,), the unit of each image on a map of this shape
     handle : the open file that holds what is returned
     """
-    part = data[some]
+    part = data[some]  # (about EVENED_IMAGES, n_features)
     with threadpool_limits(1):  # in several threads, the last digits depend on their number
         best = best_evening(part, tiled(part, unit[some], shape))
         if best is None:
             return data
         k, matrix = best
         evener = closer(data, matrix).kept(handle)
+        del part, best, matrix
     cluster = grouped_at(evener, tiled(evener, unit, shape), k)
     if not tells(cluster):
         return evener
@@ -610,26 +628,30 @@ def train(features: np.ndarray) -> Training:
     rows_used, first_of = different(features)
     data = som.Directions(features, rows=rows_used)
     centre = data.centre
-    every = som.Directions(features, centre)
-    grid = train_map(every, len(rows_used))
-    units, distances = som.assign(grid, every)
-    weights = grid.get_weights().astype(np.float32)
-    del grid  # in float64
+    every, folder = som.Directions(features, centre), files.data_dir(config.DATASET)
     m = len(rows_used)
     likeness = np.ones(m, np.float32)
-    if m < 4:  # too few to say what is near: each is its own cluster
-        each, nothing = np.arange(m, dtype=np.int32)[None], np.empty((m, 0), np.int32)
-        found = Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, 0.0, 0.0)
-    else:
-        folder, unit, shape = files.data_dir(config.DATASET), units[rows_used, 0], weights.shape[:2]
-        with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
+    with contextlib.ExitStack() as stack:
+        one, other, weights_in = (stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(3))
+        grid = train_map(every, m, one, other)
+        units, distances = som.assign(grid, every)
+        np.save(weights_in, grid.get_weights().astype(np.float32))
+        unit, shape = units[rows_used, 0], grid.get_weights().shape[:2]
+        del grid  # Windows can't remove a file that is still mapped
+        if m < 4:  # too few to say what is near: each is its own cluster
+            each, nothing = np.arange(m, dtype=np.int32)[None], np.empty((m, 0), np.int32)
+            found = Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, 0.0, 0.0)
+        else:
             data = data.kept(one)
             tiling = tiled(data, unit, shape)
             if usable_scales(m)[-1][-1] >= 3:
                 likeness = nearest_images(data, tiling, 3)[1].mean(axis=1)
             evener = evened_out(data, picked(tiling), unit, shape, other)
-            found = grouped(evener, tiled(evener, unit, shape), finest=evener is data)
-            del data, evener  # Windows can't remove a file that is still mapped
+            tiling = tiled(evener, unit, shape)
+            found = grouped(evener, tiling, finest=evener is data)
+            del data, evener  # as above
+        weights_in.seek(0)
+        weights = np.load(weights_in, allow_pickle=False)
     training = Training(
         weights,
         centre,
@@ -1046,6 +1068,7 @@ def curve(training: Training, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: list[str], origin: dict, seconds: float):
     """Write the files of the contract, the record last; returns their paths."""
+    memory.give_back_freed()
     folder = files.data_dir(config.DATASET)
     rows, cols, n_features = training.weights.shape
     unit = training.units[:, 0]

@@ -67,6 +67,18 @@ class Directions:
         return np.asarray(self.features[rows if self.rows is None else self.rows[rows]], np.float32)
 
 
+def zeros_in(handle: io.IOBase, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, float64, as a memory map in the open file `handle`, over what it held: the system may move them there.
+
+    They are written before they are mapped, so that a full disk is an OSError and not a signal.
+    """
+    handle.seek(0)
+    for part in chunks(shape[0], int(np.prod(shape[1:]))):
+        handle.write(np.zeros((part.stop - part.start, *shape[1:])))
+    handle.flush()
+    return np.asarray(np.memmap(handle, np.float64, "r+", shape=shape))
+
+
 def of_length_one(rows: np.ndarray, nothing: float = 0) -> np.ndarray:
     """`rows` scaled to length 1, float32; those with no value above `nothing` become zeros."""
     rows = np.asarray(rows, np.float32)
@@ -97,7 +109,7 @@ def sums_of(part: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def means_of(data: "Directions | np.ndarray", group: np.ndarray, n_groups: int) -> np.ndarray:
     """Mean of each group's rows, (n_groups, n_features) float32; zeros for a group of none. group : (m,), 0.. ."""
     sums = np.zeros((n_groups, data.shape[1]))
-    for rows in chunks(*data.shape):
+    for rows in chunks(len(data), 4 * data.shape[1]):  # of a chunk there are several copies, in float64
         found, sum_of_found = sums_of(data[rows], group[rows])
         sums[found] += sum_of_found
     sums /= np.maximum(np.bincount(group, minlength=n_groups), 1)[:, None]
@@ -153,8 +165,9 @@ def new_map(rows: int, cols: int, n_features: int, topology: str, random_seed: i
 
 def from_weights(weights: np.ndarray, topology: str) -> MiniSom:
     """The MiniSom with these weights (rows, cols, n_features), for instance those of som.npz."""
-    som = new_map(*weights.shape, topology, random_seed=0)
-    som._weights = np.array(weights, np.float64)
+    rows, cols, n_features = weights.shape
+    som = new_map(rows, cols, 1, topology, random_seed=0)  # without n_features random weights for each unit
+    som._weights, som._input_len = weights, n_features
     return som
 
 
@@ -276,7 +289,13 @@ def _smooth(som: MiniSom, sums: np.ndarray, sigma: float) -> None:
                     sums[row, to, some] += across[to, source] @ part[row]
 
 
-def train_batch(som: MiniSom, data: "Directions | np.ndarray", n_epochs: int, chunk_rows: int | None = None) -> None:
+def train_batch(
+    som: MiniSom,
+    data: "Directions | np.ndarray",
+    n_epochs: int,
+    chunk_rows: int | None = None,
+    handle: io.IOBase | None = None,
+) -> None:
     """Train `som` in place: the result of `som.train_batch_offline(data, n_epochs)`, by matrix products.
 
     Parameters
@@ -285,18 +304,21 @@ def train_batch(som: MiniSom, data: "Directions | np.ndarray", n_epochs: int, ch
     data : array or Directions of shape (n_images, n_features), read in chunks, float32
     n_epochs : passes over all images, at least 1
     chunk_rows : images in memory at a time; None = so that a chunk holds at most CHUNK_VALUES values
+    handle : an open file to keep the sums in, of the weights' size; None = memory
 
     The sums over images are float64, so that chunks and threads make no difference beyond rounding.
     """
     rows, cols, n_features = som._weights.shape
     n_units = rows * cols
     step = chunk_rows or max(1, CHUNK_VALUES // max(n_features, n_units))
+    size = (n_units, n_features + 1)  # the last column counts the images
+    sums = zeros_in(handle, size) if handle else np.empty(size)
     with tqdm(total=n_epochs * len(data), desc="map", unit="image", unit_scale=True, disable=None) as progress:
         for epoch in range(n_epochs):
             learning_rate = som._learning_rate_decay_function(som._learning_rate, epoch, n_epochs)
             sigma = som._sigma_decay_function(som._sigma, epoch, n_epochs)
             codebook = codebook_of(som._weights.reshape(n_units, n_features))
-            sums = np.zeros((n_units, n_features + 1))  # the last column counts the images
+            sums[:] = 0
             for start in range(0, len(data), step):
                 part = np.asarray(data[start : start + step], np.float32)
                 unit = nearest_units(part, codebook)[:, 0]

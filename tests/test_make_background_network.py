@@ -72,27 +72,6 @@ def test_composites_are_the_same_for_the_same_number_and_of_every_kind():
         assert 0.02 < (one[..., -1] / 255).mean() < 0.9
 
 
-class Chooses(np.random.Generator):
-    """Draws `kind` wherever one of several kinds is drawn."""
-
-    kind = ""
-
-    def choice(self, a, p=None):
-        return self.kind if isinstance(a, list) else super().choice(a, p=p)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_drawing_is_an_even_outline_around_one_colour(seed):
-    image, mask = disc(200)
-    product, rng = stage.cut_out(image, mask), Chooses(np.random.PCG64(seed))
-    rng.kind = "drawing"
-    drawing = stage.disguised(product, np.array([250, 240, 230.0]), rng)
-    depth = cv2.distanceTransform(cv2.copyMakeBorder(product.mask, 1, 1, 1, 1, 0, value=0), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    outline, inside = drawing[(depth > 0) & (depth <= 1)], drawing[depth > 0.03 * 200]
-    assert (outline == outline[0]).all() and outline.max() < 90
-    assert (inside == inside[0]).all() and (inside[0] != outline[0]).any()
-
-
 def test_clues_and_mask_are_changed_alike():
     one = np.zeros((128, 128, background.N_CLUES + 1), np.uint8)
     one[30:80, 40:100, 3:] = 200  # the clues that are no colours, and the mask
