@@ -559,8 +559,8 @@ def picked(tiling: list[Tile]) -> np.ndarray:
     Images of adjoining units, not any images, since those of a cluster have to stay together.
     """
     n_wanted = EVENED_IMAGES * len(tiling) // sum(len(tile.members) for tile in tiling)
-    chosen = np.unique(np.linspace(0, len(tiling) - 1, max(1, n_wanted)).astype(int))
-    return np.sort(np.concatenate([tiling[i].members for i in chosen]))
+    wanted = np.unique(np.linspace(0, len(tiling) - 1, max(1, n_wanted)).astype(int))
+    return np.sort(np.concatenate([tiling[i].members for i in wanted]))
 
 
 def tells(cluster: np.ndarray) -> bool:
@@ -577,8 +577,9 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
     data : ndarray of shape (m, n_features), float32, directions, m >= 4
     """
     with tqdm(total=4, desc="what differs within clusters", disable=None) as progress:
-        scales = all_scales(data, tiling, config.RANDOM_SEED)
-        predicted, alone = chosen(*scales), chosen(*scales, finest=True)
+        scales, *neighbourhood = all_scales(data, tiling, config.RANDOM_SEED)
+        predicted = chosen(scales, *neighbourhood)
+        left_as_they_are = scales[best_scale(scales, config.RANDOM_SEED, finest=True)[0]]
         progress.update()
         nearest = grouped_at(data, tiling, EVENED_AT)
         for _ in range(EVENED_TIMES - 1):
@@ -593,7 +594,7 @@ def best_evening(data: np.ndarray, tiling: list[Tile]) -> tuple[int, np.ndarray]
     if not found:
         return None
     grouping, k, matrix = max(found, key=lambda one: one[0].quality)
-    return (k, matrix) if grouping.apart >= alone.apart else None
+    return (k, matrix) if grouping.apart >= left_as_they_are.apart else None
 
 
 def evened_out(

@@ -75,8 +75,8 @@ def interrupt(*_):
 config.N_JOBS = 2
 signal.signal(signal.SIGALRM, interrupt)
 for _ in range(1500):
-    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))
     try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))
         for _ in parallel.in_threads(abs, range(10**9)):
             pass
     except KeyboardInterrupt:
