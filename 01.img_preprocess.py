@@ -48,6 +48,7 @@ TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of prepro
 # those that change the output
 SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_NETWORK", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
+EVEN = 0.5  # levels; a picture whose colours vary less shows nothing, and GrabCut would take seconds to say so
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 # by how much a mask may fall behind the network's own in what the network expects of both, for its finer edges
 LESS_LIKELY = {"plain": 0.1, "grabcut": 0.2}
@@ -193,7 +194,8 @@ def cut(small_bgr: np.ndarray, state: np.ndarray) -> np.ndarray:
     doi:10.1145/1015706.1015720.
     """
     few_bgr, few = (np.ascontiguousarray(pixels[::2, ::2]) for pixels in (small_bgr, state))
-    if not (few & 1).any() or (few & 1).all():  # GC_FGD = 1, GC_PR_FGD = 3
+    one_sided = not (few & 1).any() or (few & 1).all()  # GC_FGD = 1, GC_PR_FGD = 3
+    if one_sided or few_bgr.std(axis=(0, 1)).max() < EVEN:
         return np.zeros(state.shape, bool)
     # a quarter of the pixels gives colour models as good as all do, in a quarter of the time
     models = np.zeros((1, 65)), np.zeros((1, 65))

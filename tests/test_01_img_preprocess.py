@@ -68,6 +68,18 @@ def test_cluttered_ground_goes_to_the_network():
     assert iou(found, mask) > 0.8
 
 
+@pytest.mark.parametrize("size", [9, 22, 300])
+def test_picture_that_shows_nothing_stays_as_it_is(size):
+    """Nor is GrabCut asked, which takes two seconds for some of them."""
+    even = np.full((size, size, 3), (107, 46, 196), np.uint8)
+    even[size // 2, size // 2] += 1
+    found, method, trust = stage.remove_background(even, None, "auto")
+    assert found.all() and method == "none" and trust < 0.3
+    state = np.full((size, size), cv2.GC_PR_BGD, np.uint8)
+    state[: size // 2] = cv2.GC_PR_FGD
+    assert not stage.cut(even, state).any()
+
+
 def test_ground_surface_is_found_behind_the_product():
     ground = gradient()
     lab = stage.to_lab(painted(ground, ellipse(120, 150)))
