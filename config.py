@@ -36,7 +36,6 @@ SAVE_MASKS = False  # True: mask/<DATASET>/<name>.png beside the cleaned images
 # ---- make_background_network ---------------------------------------------------------------------
 MASK_DATASETS = "sample_train"  # folders of raw_img/ whose photographs have masks in mask_true/; commas between several
 GROUND_DATASETS = None  # folders of raw_img/ whose photographs serve as grounds; None = none
-CUTOUT_FONT = None  # path of an emoji font (.ttf), such as Noto Color Emoji, whose pictures serve as products; None
 COMPOSITES = 6000  # photographs composed from products and grounds
 MASK_EPOCHS = 14  # passes over all of them
 

@@ -2,7 +2,6 @@
 
     python make_background_network.py
     python make_background_network.py --MASK_DATASETS=sample_train,bags --GROUND_DATASETS=streets
-    python make_background_network.py --CUTOUT_FONT=/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
     python 01.img_preprocess.py --BACKGROUND_NETWORK=model/background_network.onnx
 
 Not needed for a run: a trained network lies in pipeline/. It pays where your goods or grounds are unlike those that it
@@ -12,15 +11,14 @@ you looked through will do. They lie in mask_true/D/, named as the photographs i
 
 1. COMPOSITES photographs are composed: products are cut out, turned, scaled, bent, given other colours, partly the
    ground's own, and put before white, graded and drawn grounds and photographs of GROUND_DATASETS, with shadows, shop
-   text and other things behind them. The pictures of the font CUTOUT_FONT serve as products too: an emoji font has a
-   thousand things of every kind, with exact outlines.
+   text and other things behind them.
 2. A network in the shape of a U (Ronneberger et al. 2015, arXiv:1505.04597) learns from these and from the photographs
    themselves to tell product from ground; every HELD_OUT-th model is kept apart and says how well it does.
 3. It is written as an ONNX file.
 
 Reads:  raw_img/D/ (D: MASK_DATASETS and GROUND_DATASETS), mask_true/D/ (yours, or of make_sample_images.py)
 Writes: model/background_network.onnx, model/background_network.json
-Config: MASK_DATASETS, GROUND_DATASETS, CUTOUT_FONT, COMPOSITES, MASK_EPOCHS, LABEL_PATTERN, RANDOM_SEED, N_JOBS, REDO
+Config: MASK_DATASETS, GROUND_DATASETS, COMPOSITES, MASK_EPOCHS, LABEL_PATTERN, RANDOM_SEED, N_JOBS, REDO
 """
 
 import functools
@@ -41,15 +39,7 @@ from pipeline import background, files, images, network, parallel, settings
 if TYPE_CHECKING:
     import keras
 
-SETTINGS = [
-    "MASK_DATASETS",
-    "GROUND_DATASETS",
-    "CUTOUT_FONT",
-    "COMPOSITES",
-    "MASK_EPOCHS",
-    "LABEL_PATTERN",
-    "RANDOM_SEED",
-]
+SETTINGS = ["MASK_DATASETS", "GROUND_DATASETS", "COMPOSITES", "MASK_EPOCHS", "LABEL_PATTERN", "RANDOM_SEED"]
 SIDE = 256  # pixels per side of a composed photograph
 WIDTHS = (12, 32, 48, 64, 96)  # channels of the network at full size, half of it, and so on
 HELD_OUT = 10  # one model in so many is not trained on
@@ -57,9 +47,6 @@ REPEATS = 2  # times that a photograph itself is shown while each composite is s
 BATCH_SIZE = 16
 LEARNING_RATE = 0.002
 AVERAGED_STEPS = 200  # steps over which the weights are averaged, about, or a tenth of all
-FONT_SIZE = 109  # pixels; the one size of fonts of coloured bitmaps
-# code points of pictures of things; left out: flags, letters, clocks, faces, all of one form
-PICTURES = ((0x2600, 0x27BF), (0x1F300, 0x1F3FA), (0x1F400, 0x1F54F), (0x1F568, 0x1F5FF), (0x1F680, 0x1FAFF))
 SOURCES = 1200  # products cut out of each data set, at most, so that a large one does not outweigh the others
 
 
@@ -86,32 +73,6 @@ def cut_out(image_bgr: np.ndarray, mask: np.ndarray) -> Cutout:
     further_in = cv2.blur(image_bgr * inside[..., None].astype(np.float32), (7, 7))
     image_bgr[edge] = np.clip(further_in[edge] / weight[edge, None], 0, 255)
     return Cutout(image_bgr, whole)
-
-
-def glyphs(path: Path) -> list[Cutout]:
-    """The pictures of a font, coloured where it is (Noto Color Emoji), as products about 200 pixels large.
-
-    Raises UserError where the file is no font or has none of PICTURES.
-    """
-    from fontTools.ttLib import TTFont
-    from PIL import Image, ImageDraw, ImageFont
-
-    try:
-        known = TTFont(path, lazy=True).getBestCmap() or {}
-        font = ImageFont.truetype(path, FONT_SIZE)
-    except Exception:  # fontTools and FreeType raise whatever a damaged file makes them raise
-        raise settings.UserError(f"CUTOUT_FONT: {path} can't be read as a font: give the path of a .ttf") from None
-    found, side = [], 2 * FONT_SIZE
-    for code in sorted(code for first, last in PICTURES for code in range(first, last + 1) if code in known):
-        picture = Image.new("RGBA", (side, side))
-        ImageDraw.Draw(picture).text((side // 2, side // 2), chr(code), "black", font, "mm", embedded_color=True)
-        large = cv2.resize(np.asarray(picture), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-        mask = large[..., 3] > 127
-        if background.plausible(mask):
-            found.append(cut_out(cv2.cvtColor(large, cv2.COLOR_RGBA2BGR), mask))
-    if not found:
-        raise settings.UserError(f"CUTOUT_FONT: {path} has no pictures: give another font, such as Noto Color Emoji")
-    return found
 
 
 def recoloured(image_bgr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -565,15 +526,10 @@ def model_of(path: Path) -> str:
     return match.group(1) if match else path.stem
 
 
-def prepared(
-    sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path], pictures: list[Cutout]
-) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """The examples to train on, those of the models held out, stacked, and how many files could not be used.
-
-    sets : photographs with their masks; grounds : photographs; pictures : products besides those of `sets`
-    """
+def prepared(sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path]) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """The examples to train on, those of the models held out, stacked, and how many files could not be used."""
     rng = np.random.default_rng([config.RANDOM_SEED, 3])
-    examples, held_out, cutouts, n_unused = [], [], list(pictures), 0
+    examples, held_out, cutouts, n_unused = [], [], [], 0
     for dataset, pairs in sets.items():
         models = sorted({model_of(path) for path, _ in pairs})
         apart = set(models[HELD_OUT // 2 :: HELD_OUT])
@@ -625,9 +581,7 @@ def main() -> None:
     for dataset in settings.listed(config.GROUND_DATASETS):
         folder = files.raw_img_dir(dataset)
         grounds += [folder / n for n in files.images_of(folder, "put photographs there, or change GROUND_DATASETS")]
-    fonts = [files.root() / Path(config.CUTOUT_FONT).expanduser()] if config.CUTOUT_FONT else []
-    pictures = [picture for font in fonts for picture in glyphs(font)]
-    every = [path for pairs in sets.values() for pair in pairs for path in pair] + grounds + fonts
+    every = [path for pairs in sets.values() for pair in pairs for path in pair] + grounds
     inputs = {files.shown(path): files.fingerprint_file(path) for path in every}
     origin = files.made_from(__file__, {"photographs and masks": files.fingerprint(inputs)}, SETTINGS)
     origin["code"] += files.fingerprint_file(Path(background.__file__)) + files.fingerprint_file(Path(drawn.__file__))
@@ -637,14 +591,13 @@ def main() -> None:
         return
 
     cv2.setNumThreads(1)
-    examples, held_out, n_unused = prepared(sets, grounds, pictures)
+    examples, held_out, n_unused = prepared(sets, grounds)
     network.tensorflow().keras.utils.set_random_seed(config.RANDOM_SEED)
     model = u_network()
     history = train(model, examples, held_out)
     score = mean_iou(model, held_out)
-    sources = [*settings.listed(config.MASK_DATASETS), *(font.name for font in fonts)]
     about = (
-        f"Tells product from ground; by {Path(__file__).name} from {', '.join(sources)}, "
+        f"Tells product from ground; by {Path(__file__).name} from {config.MASK_DATASETS}, "
         f"{config.COMPOSITES} composites, {config.MASK_EPOCHS} epochs; mean IoU of models held out {score:.3f}"
     )
     print(f"models held out: {len(held_out)} photographs, mean IoU {score:.3f} at {background.NETWORK_SIZE} pixels")

@@ -144,7 +144,6 @@ VALID: dict[str, Checker] = {
     # make_background_network
     "MASK_DATASETS": are_datasets,
     "GROUND_DATASETS": any_of(one_of(None), are_datasets),
-    "CUTOUT_FONT": any_of(one_of(None), is_text),
     "COMPOSITES": whole_number(0, 1_000_000),
     "MASK_EPOCHS": whole_number(1, 1000),
     # make_training_image_folders

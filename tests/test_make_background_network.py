@@ -1,14 +1,12 @@
 """Composed photographs and their masks, the network's way into an ONNX file, and the script as a user runs it."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from conftest import load_stage
 
 import config
-from pipeline import background, files, images, settings
+from pipeline import background, files, images
 
 stage = load_stage("make_background_network.py")
 
@@ -32,22 +30,6 @@ def test_cut_out_keeps_the_box_and_takes_the_ground_out_of_the_edge():
     before = image[mask].max()
     after = cutout.image_bgr[cutout.mask > 0].max()
     assert before > 130 and after < 100
-
-
-def test_pictures_of_a_font_are_products(tmp_path):
-    """Of the font that comes with Matplotlib: the black star fills about a third of its box, its tip on top."""
-    import matplotlib
-
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    found = stage.glyphs(folder / "DejaVuSans.ttf")
-    assert len(found) > 100
-    assert all(one.mask[0].any() and one.mask[:, -1].any() and one.image_bgr[one.mask > 0].max() < 5 for one in found)
-    star = found[0x2605 - 0x2600].mask
-    assert 0.25 < star.mean() < 0.45 and abs(np.flatnonzero(star[0]).mean() - star.shape[1] / 2) < 3
-    (tmp_path / "a.ttf").write_bytes(b"no font")
-    for path, said in ((tmp_path / "a.ttf", "can't be read"), (folder / "cmex10.ttf", "has no pictures")):
-        with pytest.raises(settings.UserError, match=f"CUTOUT_FONT: .*{said}"):
-            stage.glyphs(path)
 
 
 def test_things_are_laid_over_where_they_belong_and_cut_off_at_the_border():
