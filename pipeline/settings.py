@@ -16,9 +16,11 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import filelock
 
@@ -309,6 +311,14 @@ def interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(dropped)
 
 
+def leave(exit_code: int) -> NoReturn:
+    """End the process at once: where Ctrl-C broke off the import of a native package, Python's own end may abort."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+    os._exit(exit_code)
+
+
 def run(main: Callable[[], None], doc: str) -> None:
     """Run a stage's `main` as a program: the guard of every stage is `settings.run(main, __doc__)`.
 
@@ -339,14 +349,19 @@ def run(main: Callable[[], None], doc: str) -> None:
         for folder in files.written_dirs():
             files.inside(folder / "a file")
         with alone(files.root(), Path(sys.argv[0]).name):
-            main()
+            try:
+                main()
+            except BaseException as error:
+                # an iteration that it broke off lives as long as the error, and with it threads in the middle of a file
+                traceback.clear_frames(error.__traceback__)
+                raise
     except UserError as error:
         sys.exit(report(str(error), error.exit_code))
     except KeyboardInterrupt:
-        sys.exit(report(stopped, 130))
+        leave(report(stopped, 130))
     except Exception as error:
         if interrupts:  # native code, TensorFlow's for one, may turn an interrupt into an error of its own
-            sys.exit(report(stopped, 130))
+            leave(report(stopped, 130))
         if not isinstance(error, OSError):
             raise
         # a full disk, a folder that can't be written, a file that vanished: said with its path, no traceback

@@ -151,9 +151,47 @@ def main():
 
 settings.run(main, "")
 """
+# a stand-in for matplotlib.ft2font, which aborts Python's own end where its import was broken off
+ABORTS_AT_THE_END = """
+import atexit
+import os
+import time
+from pipeline import settings
+
+def main():
+    atexit.register(os.abort)
+    print("begun", flush=True)
+    time.sleep(20)
+
+settings.run(main, "")
+"""
+BREAKS_OFF = """
+import time
+from pathlib import Path
+import config
+from pipeline import files, parallel, settings
+
+def slow(name):
+    path = files.root() / name
+    path.touch()
+    time.sleep(0.3)
+    path.unlink()
+
+def main():
+    config.N_JOBS = 2
+    parts = parallel.in_threads(slow, [f"{i}.part" for i in range(100)])
+    for _ in parts:
+        raise KeyboardInterrupt
+
+settings.run(main, "")
+"""
 
 
-@pytest.mark.parametrize("program", [IN_DESTRUCTOR, TURNED_INTO_AN_ERROR], ids=["dropped", "turned into an error"])
+@pytest.mark.parametrize(
+    "program",
+    [IN_DESTRUCTOR, TURNED_INTO_AN_ERROR, ABORTS_AT_THE_END],
+    ids=["dropped", "turned into an error", "aborts at the end"],
+)
 def test_interrupt_ends_the_run_wherever_it_comes(root, program):
     environment = {**os.environ, "IMAGE_CLUSTER_ROOT": str(root)}
     with subprocess.Popen(
@@ -166,3 +204,10 @@ def test_interrupt_ends_the_run_wherever_it_comes(root, program):
         _, errors = process.communicate(timeout=15)
     assert process.returncode == 130
     assert errors.startswith("error: interrupted") and errors.count("\n") == 1
+
+
+def test_what_is_at_work_is_finished_when_an_interrupt_breaks_it_off(root):
+    environment = {**os.environ, "IMAGE_CLUSTER_ROOT": str(root)}
+    ended = subprocess.run([sys.executable, "-c", BREAKS_OFF], cwd=PROJECT, env=environment, capture_output=True)
+    assert ended.returncode == 130 and ended.stderr.startswith(b"error: interrupted")
+    assert not list(root.glob("*.part"))
