@@ -167,7 +167,6 @@ settings.run(main, "")
 """
 BREAKS_OFF = """
 import time
-from pathlib import Path
 import config
 from pipeline import files, parallel, settings
 
