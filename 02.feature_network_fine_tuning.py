@@ -10,22 +10,26 @@ knows, a block or two earlier about what tells products apart. Some models are h
 after each epoch they choose block and pooling, and judge the features by how well K-means, told their number, finds
 them (ARI), by how often an image's nearest neighbour shows its own model (recall at 1), and by how many of the nearest
 do (mean average precision at R). What is judged, and kept, is the average of the weights over the last AVERAGED_EPOCHS.
-Where no epoch beats the starting network, read off where that is best, the starting network is kept. Else, with REFIT,
-a second training from the same start shows all models, the held-out ones too, for as many epochs as were best. A
-training that was killed goes on from its last epoch.
+Features are also judged whitened: along the directions in which photographs of one known model differ, as by light or
+pose, all features are shortened (WHITENING), where the held-out models gain by it. Where no epoch beats the starting
+network, read off where that is best, the starting network is kept. Else, with REFIT, a second training from the same
+start shows all models, the held-out ones too, for as many epochs as were best. A training that was killed goes on from
+its last epoch.
 
 References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
 normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016
 (doi:10.1109/CVPR.2016.308). Features from below the layer that is trained: Bordes et al. 2022, "Guillotine
 regularization" (arXiv:2206.13378). Averaged weights: Tarvainen & Valpola 2017 (arXiv:1703.01780); Izmailov et al. 2018
-(arXiv:1803.05407).
+(arXiv:1803.05407). Whitening: Hatch et al. 2006, "Within-class covariance normalization for SVM-based speaker
+recognition" (Interspeech); for image retrieval: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566).
 
 Reads:  training_images/T/<class>/, data/T/training_images.json, mask/T/
-Writes: model/T/feature_network.h5, model/T/history.csv, model/T/classes.txt, model/T/feature_network.json
+Writes: model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/history.csv, model/T/classes.txt,
+        model/T/feature_network.json
 Config: TRAIN_DATASET, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING,
         COMPUTE_DTYPE, HEAD, HEAD_LAYER, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS,
         TRAIN_FROM_LAYER, LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, AVERAGED_EPOCHS,
-        HELD_OUT_FRACTION, PATIENCE, REFIT, RANDOM_SEED, REDO
+        HELD_OUT_FRACTION, PATIENCE, WHITENING, REFIT, RANDOM_SEED, REDO
 """
 
 import contextlib
@@ -42,6 +46,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import config
@@ -74,10 +79,11 @@ SETTINGS = [
     "AVERAGED_EPOCHS",
     "HELD_OUT_FRACTION",
     "PATIENCE",
+    "WHITENING",
     "REFIT",
     "RANDOM_SEED",
 ]
-PLACE = ("feature_layer", "pooling")  # where features are read off
+PLACE = ("feature_layer", "pooling", "whitened")  # where features are read off, and whether they are whitened
 SCORES = ("ari", "recall_at_1", "map_at_r")
 HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", *SCORES, *PLACE, "seconds"]
 FITTED_IMAGES = 256  # images by which the normalisation of random weights is fitted
@@ -86,6 +92,7 @@ HEAD_RATE = 10.0  # learning rate of the head, which starts from nothing, relati
 K_MEANS_SEEDS = 8  # runs of K-means by which features are judged; between two, the ARI of ten models jumps by 0.05
 GRADIENT_NORM = 5.0  # longer gradients are shortened to this
 JUDGED_IMAGES = 1000  # at most, so that judging an epoch stays short beside training it
+WHITENING_IMAGES = 2000  # at most, by which features are whitened
 PER_MODEL = 20  # images of a model at least, where it has them and only part of the images is taken
 KEPT_BYTES = 1_000_000_000  # decoded training images kept in a temporary file; the others are decoded each time
 
@@ -147,10 +154,14 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         model are not asked
     "map_at_r" : `map_at_r`, 0 to 1
     "score" : the mean of the three; K-means alone jumps with its starts
+
+    All are 0 where a feature is not finite.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
+    if not np.isfinite(features).all():
+        return dict.fromkeys((*SCORES, "score"), 0.0)
     features = network.normalised(features)
     near = features @ features.T
     np.fill_diagonal(near, -np.inf)
@@ -400,7 +411,7 @@ class Reader:
 
     def __init__(self, trunk: "keras.Model", places: list[tuple[str, str]]):
         tf = network.tensorflow()
-        self.places = places
+        self.trunk, self.places, self.readers = trunk, places, {}
         layers = sorted({layer for layer, _ in places}, key=network.LAYERS.index)
         low, high = network.input_range(trunk)
         maps = network.cut(trunk, layers)
@@ -418,10 +429,63 @@ class Reader:
         """Features of unchanged images at each place, float32 (len(indices), n_features of the place)."""
         return np.split(features_of(source, indices, self.compute), self.ends[:-1], axis=1)
 
+    def read_at(self, place: int, source: TrainingImages, indices: np.ndarray) -> np.ndarray:
+        """The same at one place alone, which takes less memory."""
+        if place not in self.readers:
+            self.readers[place] = Reader(self.trunk, [self.places[place]])
+        return self.readers[place].read(source, indices)[0]
+
 
 def best_place(parts: list[np.ndarray], labels: np.ndarray) -> int:
     """Index of the features that tell models apart best, by `map_at_r`; parts : arrays of (n_images, n_features)."""
     return int(np.argmax([map_at_r(part, labels) for part in parts])) if len(parts) > 1 else 0
+
+
+def within_model_whitening(features: np.ndarray, labels: np.ndarray, strength: float) -> network.Whitening | None:
+    """What shortens features along the directions in which photographs of one model differ.
+
+    Parameters
+    ----------
+    features : float32 ndarray of shape (n_images, n_features)
+    labels : int ndarray of shape (n_images,), the model of each
+    strength : from 0, which centres alone, to below 1: the share of the covariance within models C in the one that is
+        whitened, (strength C + (1 - strength) mean variance) ^ -1/2. So noise is never blown up.
+
+    Returns
+    -------
+    What `network.whitened` takes; None where features are not finite.
+    """
+    features = network.normalised(features)
+    if not np.isfinite(features).all():
+        return None
+    _, model, n_images = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.zeros((len(n_images), features.shape[1]))
+    np.add.at(means, model, features)
+    rest = features - (means / n_images[:, None])[model]
+    with threadpool_limits(1):  # in several threads, the last digits depend on their number
+        variances, directions = np.linalg.eigh(rest.T @ rest / len(rest))
+        level = max(variances.mean(), 1e-12)
+        scale = (strength * np.maximum(variances, 0) / level + 1 - strength) ** -0.5
+        matrix = (directions * scale) @ directions.T
+    return network.Whitening(features.mean(axis=0).astype(np.float32), matrix.astype(np.float32))
+
+
+def judge_place(
+    reader: Reader, place: int, features: np.ndarray, source: TrainingImages, class_of: np.ndarray, judged: np.ndarray
+) -> dict:
+    """How well the network's features tell the held-out models apart at one place, whitened where that is better.
+
+    features : those of the images `judged`, of the held-out models
+    Returns what is called PLACE and `judge`. The whitening is learned from the other models.
+    """
+    labels, found = class_of[judged], [features]
+    if config.WHITENING:
+        known = np.setdiff1d(class_of, labels)
+        shown = subset(class_of, known, WHITENING_IMAGES, config.RANDOM_SEED)
+        learned = within_model_whitening(reader.read_at(place, source, shown), class_of[shown], config.WHITENING)
+        found.append(network.whitened(features, learned))
+    best = best_place(found, labels)
+    return dict(zip(PLACE, (*reader.places[place], best == 1), strict=True)) | judge(found[best], labels)
 
 
 def head_place(initial_weights: str) -> tuple[str, str]:
@@ -668,7 +732,7 @@ def train(
     """Train both phases and judge each epoch on the held-out models.
 
     reader : of the places where the trained network's features may be read off
-    start : "feature_layer", "pooling", "epoch" (0) and `judge` of the starting network
+    start : PLACE, "epoch" (0) and `judge` of the starting network
 
     Returns
     -------
@@ -695,8 +759,7 @@ def train(
             with training.averaged():
                 parts = reader.read(source, judged)
                 place = best_place(parts, class_of[judged])
-                found = dict(zip(PLACE, reader.places[place], strict=True)) | {"epoch": epoch + 1}
-                found |= judge(parts[place], class_of[judged])
+                found = judge_place(reader, place, parts[place], source, class_of, judged) | {"epoch": epoch + 1}
                 since_best += 1
                 if found["score"] > kept["score"]:
                     best, kept, since_best = training.maps.get_weights(), found, 0
@@ -737,7 +800,8 @@ def refit(
 def described(found: dict) -> str:
     """Place and scores in words."""
     scores = "  ".join(f"{key} {found[key]:.3f}" for key in SCORES)
-    return f"{found['pooling']} of {found['feature_layer']}, {scores}"
+    whitened = ", whitened" if found["whitened"] else ""
+    return f"{found['pooling']} of {found['feature_layer']}{whitened}, {scores}"
 
 
 def masks_of(paths: list[str]) -> list[Path | None]:
@@ -750,13 +814,14 @@ def masks_of(paths: list[str]) -> list[Path | None]:
 
 def fine_tune(
     source: TrainingImages, class_of: np.ndarray, checkpoints: list[Path], origin: dict
-) -> tuple["keras.Model", dict]:
+) -> tuple["keras.Model", network.Whitening | None, dict]:
     """Train, or not where that does not help.
 
     checkpoints : where to keep the training that chooses, and that on all models
 
-    Returns the InceptionV3 to save, and what its record says: initial_weights, image_size, feature_layer, pooling,
-    start_place, start_scores, scores, improved, refitted, best_epoch, n_epochs, held_out (classes), history.
+    Returns the InceptionV3 to save, the whitening of its features, learned from all models, and what its record says:
+    initial_weights, image_size, feature_layer, pooling, whitened, start_place, start_scores, scores, improved,
+    refitted, best_epoch, n_epochs, held_out (classes), history.
     """
     held_out = split_models(class_of, config.HELD_OUT_FRACTION, config.RANDOM_SEED)
     trunk = network.inception(
@@ -769,8 +834,13 @@ def fine_tune(
     judged = subset(class_of, held_out, JUDGED_IMAGES, config.RANDOM_SEED)
     every = Reader(trunk, places_up_to("mixed10"))
     place = best_place(every.read(source, seen), class_of[seen]) if len(every.places) > 1 else 0
-    start_scores = judge(every.read(source, judged)[place], class_of[judged])
-    start = dict(zip(PLACE, every.places[place], strict=True)) | {"epoch": 0} | start_scores
+    features = every.read(source, judged)[place]
+    start_scores = judge(features, class_of[judged])
+    start = dict(zip(PLACE, (*every.places[place], False), strict=True)) | {"epoch": 0} | start_scores
+    if config.WHITENING:
+        whitened = judge_place(every, place, features, source, class_of, judged) | {"epoch": 0}
+    else:
+        whitened = start
     start_weights = trunk.get_weights()
     layer, pooling = head_place(initial_weights)
     if initial_weights == "random":
@@ -791,8 +861,11 @@ def fine_tune(
         )
     print(f"initial weights: {initial_weights}; head on {pooling} of {layer}; {len(held_out)} models held out")
     print(f"start: {described(start)}")
+    if whitened["score"] > start["score"]:
+        print(f"       {described(whitened)}")
+    first = max(start, whitened, key=lambda found: found["score"])
     reader = Reader(trunk, places_up_to(layer))
-    best, kept, history = train(training, reader, source, class_of, held_out, start, (checkpoints[0], origin))
+    best, kept, history = train(training, reader, source, class_of, held_out, first, (checkpoints[0], origin))
     weights = []
     if best and config.REFIT:
         print(f"best: epoch {kept['epoch']}, {described(kept)}; trains as long on all models")
@@ -803,10 +876,16 @@ def fine_tune(
         training.maps.set_weights(weights or best)
     else:
         trunk.set_weights(start_weights)
+    whitening = None
+    if kept["whitened"]:
+        shown = subset(class_of, np.unique(class_of), WHITENING_IMAGES, config.RANDOM_SEED)
+        features = Reader(trunk, [(kept["feature_layer"], kept["pooling"])]).read(source, shown)[0]
+        whitening = within_model_whitening(features, class_of[shown], config.WHITENING)
     about = {
         "initial_weights": initial_weights,
         "image_size": config.IMAGE_SIZE,
         **{key: kept[key] for key in PLACE},
+        "whitened": whitening is not None,
         "start_place": {key: start[key] for key in PLACE},
         "start_scores": start_scores,
         "scores": {key: kept[key] for key in start_scores},
@@ -815,7 +894,7 @@ def fine_tune(
         "best_epoch": kept["epoch"],
         "n_epochs": len(history),
     }
-    return trunk, about | {"held_out": held_out, "history": history}
+    return trunk, whitening, about | {"held_out": held_out, "history": history}
 
 
 def main() -> None:
@@ -834,6 +913,7 @@ def main() -> None:
     origin["weights"] = network.weights_known()
     record_path = model_dir / "feature_network.json"
     outputs = [model_dir / name for name in ("feature_network.h5", "history.csv", "classes.txt")]
+    whitening_path = model_dir / "feature_whitening.npz"
     if files.up_to_date(record_path, origin):
         files.unchanged(outputs[:1])
         return
@@ -843,16 +923,23 @@ def main() -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=model_dir, buffering=0) as handle:  # without a name: gone whatever happens
         source = TrainingImages([folder / name for name in names], mask_paths, handle)
-        trunk, about = fine_tune(source, class_of, checkpoints, origin)
+        trunk, whitening, about = fine_tune(source, class_of, checkpoints, origin)
     held_out, history = about.pop("held_out"), about.pop("history")
     if about["refitted"]:
         print(f"kept: the network trained on all models; without those held out: {described(about | about['scores'])}")
     elif about["improved"]:
         print(f"kept: the best epoch, {described(about | about['scores'])}")
     else:
-        print("kept: the starting network, since training did not make it better on the held-out models")
+        its_features = ", its features whitened" if whitening else ""
+        print(f"kept: the starting network{its_features}, since training did not make it better on the held-out models")
     with files.whole(outputs[0]) as temporary:
         trunk.save(temporary, include_optimizer=False)
+        if whitening:  # in here: where the disk is full, both stay as they were
+            outputs.append(whitening_path)
+            with files.whole(whitening_path) as beside, beside.open("wb") as handle:
+                np.savez(handle, **whitening._asdict())
+    if not whitening:
+        whitening_path.unlink(missing_ok=True)
     files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in history])
     known = [name for i, name in enumerate(classes) if about["refitted"] or i not in held_out]
     files.write_lines(outputs[2], known)

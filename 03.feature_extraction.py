@@ -9,7 +9,7 @@ other, `img_paths.txt` is absent for a moment, and the next run finishes the exc
 FEATURE_NETWORK = "pretrained" takes the initial weights as they are and needs nothing from stage 02.
 Memory does not depend on the number of images.
 
-Reads:  img/D/, model/T/feature_network.h5, model/T/feature_network.json
+Reads:  img/D/, model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/feature_network.json
 Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/features_skipped.csv,
         data/D/features.tsv, data/D/features_metadata.tsv, data/D/features_sprite.png
 Config: DATASET, TRAIN_DATASET, FEATURE_NETWORK, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT,
@@ -32,6 +32,7 @@ import config
 from pipeline import files, images, network, parallel, settings
 
 STAGE = "03.feature_extraction.py"
+TRAINING = "02.feature_network_fine_tuning.py"
 SETTINGS = [
     "FEATURE_NETWORK",
     "INPUT_RANGE",
@@ -43,7 +44,7 @@ SETTINGS = [
     "L2_NORMALIZE",
     "COMPUTE_DTYPE",
 ]
-ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "compute_dtype", "n_features"]
+ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "whitened", "compute_dtype", "n_features"]
 BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
 BATCHES_AHEAD = 2  # batches decoded before the network asks for them
 SPRITE_PIXELS = 8192  # side of the projector's sprite at most
@@ -55,20 +56,22 @@ Row = np.ndarray  # float32 (n_features,)
 # ---- the network ---------------------------------------------------------------------------------
 
 
-def network_files() -> tuple[Path, Path]:
-    """Stage 02's network and its record."""
+def network_files() -> tuple[Path, Path, Path]:
+    """Stage 02's network, its record, and the whitening of its features."""
     folder = files.model_dir(config.TRAIN_DATASET)
-    return folder / "feature_network.h5", folder / "feature_network.json"
+    return folder / "feature_network.h5", folder / "feature_network.json", folder / "feature_whitening.npz"
 
 
 def network_print() -> str:
     """Fingerprint of the network's weights and of how features are read off it; needs no TensorFlow."""
     if config.FEATURE_NETWORK == "pretrained":
         return network.weights_known()
-    weights_path, record_path = network_files()
+    weights_path, record_path, whitening_path = network_files()
     files.require(weights_path, f"02.feature_network_fine_tuning.py --TRAIN_DATASET={config.TRAIN_DATASET}")
     record = files.recorded(weights_path, record_path) or {}
-    return files.fingerprint([files.fingerprint_file(weights_path), record.get("feature_layer"), record.get("pooling")])
+    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened")]
+    whitening = files.fingerprint_file(whitening_path) if record.get("whitened") else ""
+    return files.fingerprint([files.fingerprint_file(weights_path), *place, whitening])
 
 
 def choose_layer(record: dict, initial_weights: str) -> tuple[str, str]:
@@ -87,6 +90,27 @@ def choose_layer(record: dict, initial_weights: str) -> tuple[str, str]:
     return layer, config.POOLING if config.POOLING != "auto" else record.get("pooling") or pooling
 
 
+def load_whitening(record: dict, pooling: str, n_features: int) -> network.Whitening | None:
+    """The whitening that stage 02 learned for this network and pooling; None where it says that there is none.
+
+    record : of stage 02, which says whether there is one. Raises UserError where that is not the one.
+    """
+    if not record.get("whitened"):
+        return None
+    if pooling != record.get("pooling"):
+        print(f'features are not whitened: that was learned for POOLING "{record.get("pooling")}"')
+        return None
+    _, record_path, path = network_files()
+    files.require(path, TRAINING)
+    if files.recorded(path, record_path) is None:
+        raise settings.UserError(f"{files.shown(path)} was not made with the network beside it: run {TRAINING} again")
+    whitening = network.Whitening(**files.read_npz(path, TRAINING, network.Whitening._fields))
+    shapes = [value.shape for value in whitening if value.dtype.kind == "f" and np.isfinite(value).all()]
+    if shapes != [(n_features,), (n_features, n_features)]:
+        raise settings.UserError(f"{files.shown(path)} does not fit {n_features} features: run {TRAINING} again")
+    return whitening
+
+
 def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
     """The function from uint8 RGB images (n, size, size, 3) to float32 features (n, n_features), and what it is."""
     trunk = network.inception(config.IMAGE_SIZE)
@@ -94,7 +118,7 @@ def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
     if config.FEATURE_NETWORK == "pretrained":
         initial_weights = network.initialise(trunk)
     else:
-        weights_path, record_path = network_files()
+        weights_path, record_path, _ = network_files()
         network.load_weights(trunk, weights_path)
         record = files.recorded(weights_path, record_path) or {}
         initial_weights = record.get("initial_weights", "unknown")
@@ -102,8 +126,14 @@ def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
         print(f"warning: {network.RANDOM_WARNING}", file=sys.stderr)
     layer, pooling = choose_layer(record, initial_weights)
     dtype = network.compute_dtype()
-    compute = network.feature_function(trunk, layer, pooling, config.MIRROR_AVERAGE, dtype)
-    values = [config.FEATURE_NETWORK, initial_weights, layer, pooling, dtype, network.n_features(trunk, layer)]
+    n_features = network.n_features(trunk, layer)
+    whitening = load_whitening(record, pooling, n_features)
+    pool = network.feature_function(trunk, layer, pooling, config.MIRROR_AVERAGE, dtype)
+
+    def compute(images_rgb: np.ndarray) -> np.ndarray:
+        return network.whitened(np.asarray(pool(images_rgb)), whitening)
+
+    values = [config.FEATURE_NETWORK, initial_weights, layer, pooling, whitening is not None, dtype, n_features]
     return compute, dict(zip(ABOUT, values, strict=True))
 
 
@@ -140,7 +170,7 @@ def compute_features(paths: dict[str, Path], compute: Callable, parts: "Parts") 
     done: list[tuple[str, Row]] = []
     with tqdm(total=len(keys), unit=" images", disable=None) as progress:
         for i, (images_rgb, reasons) in enumerate(batches(list(paths.values()), batch_size)):
-            found = np.asarray(compute(images_rgb))  # (n, n_features)
+            found = compute(images_rgb)  # (n, n_features)
             if config.L2_NORMALIZE:
                 found = network.normalised(found)
             batch_keys = keys[i * batch_size : (i + 1) * batch_size]
@@ -346,7 +376,8 @@ def origin_of(img_dir: Path, keys: dict[str, str]) -> dict:
     """What the features are made from: images, network, settings, code."""
     inputs = {files.shown(img_dir): files.fingerprint(keys)}
     if config.FEATURE_NETWORK == "fine-tuned":
-        inputs[files.shown(network_files()[0])] = files.fingerprint_file(network_files()[0])
+        weights_path, _, _ = network_files()
+        inputs[files.shown(weights_path)] = files.fingerprint_file(weights_path)
     origin = files.made_from(__file__, inputs, SETTINGS)
     origin["code"] += files.fingerprint_file(Path(network.__file__))
     return origin | {"network": network_print()}

@@ -68,6 +68,7 @@ TRAIN_BATCH_SIZE = 32  # images per step, 2 to 1024
 AVERAGED_EPOCHS = 1.0  # weights are averaged over about as many epochs, 0 to 100, which steadies them; 0 = not averaged
 HELD_OUT_FRACTION = 0.25  # share of the models that are not trained on but judge each epoch, 0.05 to 0.5
 PATIENCE = 6  # epochs without a better score on the held-out models after which training ends
+WHITENING = 0.1  # 0 (off) to 0.9: how far features are shortened along what differs within a model; see doc/pipeline.md
 REFIT = True  # then train again on all models, the held-out ones too, for as many epochs as were best; doubles the time
 
 # ---- 03.feature_extraction -----------------------------------------------------------------------

@@ -3,10 +3,10 @@
 Trains on one data set and scores another that shares no model with it, for several seeds; prints a row for each network
 with mean and range of ARI, recall at 1 and mean average precision at R. ARI is that of K-means told the true number of
 models, and besides that of stage 04 with the number of clusters that it predicts. The seed also decides which models
-are held out in training. The starting network is read off the layer and with the pooling that are best for it on all
-training images; "without labels" is what stage 03 takes where there are none. Both data sets must have been through
-stages 00 and 01, and the first through make_training_image_folders.py. Each training is a run of stage 02 in a folder
-of its own.
+are held out in training. "Whitened" are features that stage 02 learned to whiten. The starting network is never: it is
+read off the layer and with the pooling that are best for it on all training images; "without labels" is what stage 03
+takes where there are none. Both data sets must have been through stages 00 and 01, and the first through
+make_training_image_folders.py. Each training is a run of stage 02 in a folder of its own.
 
     python benchmarks/fine_tuning.py sample_train sample --seeds=3
     python benchmarks/fine_tuning.py catalogue_train catalogue_test --PRETRAINED_WEIGHTS=start.h5 --EPOCHS=6
@@ -114,9 +114,9 @@ def main() -> None:
                 record = trained(Path(folder), train, test, arguments)
                 arguments = [*arguments, f"--DATASET={test}"]
                 chosen = features_scored(Path(folder), test, arguments)
-                found.setdefault(f"{way}: chosen", []).append(
-                    (f"{record['pooling']} of {record['feature_layer']}", chosen)
-                )
+                whitened = ", whitened" if record["whitened"] else ""
+                where = f"{record['pooling']} of {record['feature_layer']}{whitened}"
+                found.setdefault(f"{way}: chosen", []).append((where, chosen))
                 place, without = record["start_place"], network.default_layer(record["initial_weights"])
                 for name, layer, pooling in (
                     ("start", place["feature_layer"], place["pooling"]),

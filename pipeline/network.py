@@ -1,9 +1,9 @@
 """The InceptionV3 that stage 02 trains and stage 03 computes features with.
 
-Photograph -> `square_image` -> `scaled` -> `trunk` up to FEATURE_LAYER -> POOLING -> features. Both stages go through
-the same functions, so that preprocessing is said once. Weights are loaded into the architecture built here; nothing
-stored in a weights file is ever executed. TensorFlow is imported by the functions that need it, since a stage with
-nothing to do must not wait for it.
+Photograph -> `square_image` -> `scaled` -> `trunk` up to FEATURE_LAYER -> POOLING -> `whitened` -> features. Both
+stages go through the same functions, so that preprocessing is said once. Weights are loaded into the architecture
+built here; nothing stored in a weights file is ever executed. TensorFlow is imported by the functions that need it,
+since a stage with nothing to do must not wait for it.
 
 References: Szegedy et al. 2016, "Rethinking the Inception Architecture" (doi:10.1109/CVPR.2016.308); generalised mean
 pooling: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566).
@@ -22,10 +22,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import config
 from pipeline import files, settings
@@ -389,6 +390,24 @@ def normalised(features: np.ndarray) -> np.ndarray:
     """Rows of length 1: float32 (n, n_features) -> float32 (n, n_features); a row of zeros stays."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(lengths, 1e-12)
+
+
+class Whitening(NamedTuple):
+    """What stage 02 learned of how photographs of one model differ, see `within_model_whitening` there."""
+
+    mean: np.ndarray  # float32 (n_features,)
+    matrix: np.ndarray  # float32 (n_features, n_features)
+
+
+def whitened(features: np.ndarray, whitening: Whitening | None) -> np.ndarray:
+    """Features brought to length 1, centred and whitened, of any length; as they are where there is no whitening.
+
+    features : float32 (n, n_features) -> float32 (n, n_features)
+    """
+    if whitening is None:
+        return features
+    with threadpool_limits(1):  # in several threads, the last digits depend on their number
+        return (normalised(features) - whitening.mean) @ whitening.matrix
 
 
 def cut(network: "keras.Model", layers: list[str]) -> "keras.Model":

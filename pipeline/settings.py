@@ -175,6 +175,7 @@ VALID: dict[str, Checker] = {
     "AVERAGED_EPOCHS": number(0, 100),
     "HELD_OUT_FRACTION": number(0.05, 0.5),
     "PATIENCE": whole_number(1),
+    "WHITENING": number(0, 0.9),
     "REFIT": is_true_or_false,
     # 03.feature_extraction
     "FEATURE_NETWORK": one_of("fine-tuned", "pretrained"),

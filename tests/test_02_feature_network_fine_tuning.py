@@ -6,6 +6,7 @@ import tempfile
 import cv2
 import numpy as np
 import pytest
+import scipy.linalg
 from conftest import load_stage
 
 import config
@@ -54,6 +55,12 @@ def test_judge_of_three_models_well_apart_is_one():
     assert found == {"ari": 1.0, "recall_at_1": 1.0, "map_at_r": 1.0, "score": 1.0}
 
 
+def test_judge_of_features_that_are_not_finite_is_zero():
+    features = CORNERS.copy()
+    features[2, 1] = np.inf
+    assert set(stage.judge(features, np.array([0, 0, 1, 1, 2, 2])).values()) == {0.0}
+
+
 def test_judge_when_every_neighbour_is_of_another_model():
     found = stage.judge(CORNERS, np.array([0, 1, 1, 2, 2, 0]))
     assert found["recall_at_1"] == 0.0 and found["ari"] < 0
@@ -71,6 +78,79 @@ def test_map_at_r_by_hand():
     # image 0: right, wrong -> (1 + 0) / 2; image 1: nearest is 15 (wrong), then 0 (right, 1 of 2) -> 1/4;
     # image 3: 15 (wrong), 10 (right) -> 1/4; the one alone is not asked
     assert stage.map_at_r(features, labels) == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)
+
+
+# ---- whitening -----------------------------------------------------------------------------------
+
+# two models, each twice; photographs of one differ in the second number alone
+PAIRS = np.float32([[0.8, 0.6, 0], [0.8, -0.6, 0], [0, 0.6, 0.8], [0, -0.6, 0.8]])
+
+
+def test_whitening_by_hand():
+    # covariance within models diag(0, 0.36, 0), mean variance 0.12: half of each gives diag(0.5, 2, 0.5) times 0.12
+    found = stage.within_model_whitening(PAIRS * [[1], [2], [3], [4]], np.array([7, 7, 9, 9]), 0.5)
+    assert np.allclose(found.mean, [0.4, 0, 0.4], atol=1e-6)
+    assert np.allclose(found.matrix, np.diag([2**0.5, 0.5**0.5, 2**0.5]), atol=1e-5)
+    assert found.mean.dtype == found.matrix.dtype == np.float32
+    after = network.whitened(np.float32([[1.6, 1.2, 0]]), found)
+    assert np.allclose(after, [[0.4 * 2**0.5, 0.6 * 0.5**0.5, -0.4 * 2**0.5]], atol=1e-5)
+
+
+def test_whitening_agrees_with_scipy_in_any_directions():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 60)
+    features = network.normalised(rng.normal(size=(60, 7)).astype(np.float32) @ rng.normal(size=(7, 7)))
+    within = sum((labels == i).sum() * np.cov(features[labels == i].T, bias=True) for i in range(5)) / 60
+    mixed = 0.3 * within / (np.trace(within) / 7) + 0.7 * np.eye(7)
+    found = stage.within_model_whitening(features, labels, 0.3)
+    assert np.allclose(found.matrix, np.linalg.inv(scipy.linalg.sqrtm(mixed)), atol=1e-4)
+
+
+def test_whitening_of_strength_zero_centres_alone():
+    found = stage.within_model_whitening(PAIRS, np.array([0, 0, 1, 1]), 0.0)
+    assert np.allclose(network.whitened(PAIRS, found), PAIRS - [0.4, 0, 0.4], atol=1e-6)
+
+
+def test_whitening_is_finite_where_photographs_of_a_model_are_all_the_same():
+    found = stage.within_model_whitening(PAIRS[[0, 0, 2, 2]], np.array([0, 0, 1, 1]), 0.5)
+    assert np.allclose(found.matrix, np.eye(3) * 2**0.5, atol=1e-5)
+
+
+def test_no_whitening_is_learned_from_features_that_are_not_finite():
+    features = PAIRS.copy()
+    features[1, 1] = np.nan
+    assert stage.within_model_whitening(features, np.array([0, 0, 1, 1]), 0.5) is None
+    assert network.whitened(features, None) is features
+
+
+class Read:
+    """Features already read off, in place of a network's."""
+
+    places = (("mixed0", "max"),)
+
+    def __init__(self, features: np.ndarray):
+        self.features = features
+
+    def read_at(self, place: int, source: None, indices: np.ndarray) -> np.ndarray:
+        return self.features[indices]
+
+
+@pytest.mark.parametrize("own_differ", [True, False])
+def test_features_are_whitened_where_models_held_out_gain(own_differ):
+    """Models lie at angles in a plane; the third number is noise, or the plane is noise and it tells models apart."""
+    config.WHITENING = 0.9
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(20), 10)
+    angles = np.arange(20)[labels] * np.pi / 10
+    features = np.stack([np.cos(angles), np.sin(angles), rng.normal(0, 1.5, 200)], axis=1)
+    judged = np.flatnonzero(labels >= 14)
+    if not own_differ:
+        of_judged = rng.uniform(0, 2 * np.pi, len(judged))
+        features[judged] = np.stack([np.cos(of_judged), np.sin(of_judged), labels[judged] * 5.0], axis=1)
+    features = features.astype(np.float32)
+    found = stage.judge_place(Read(features), 0, features[judged], None, labels, judged)
+    raw = stage.judge(features[judged], labels[judged])
+    assert (found["feature_layer"], found["pooling"], found["whitened"]) == ("mixed0", "max", own_differ)
+    assert (found["map_at_r"] > raw["map_at_r"] + 0.1) if own_differ else (found["map_at_r"] == raw["map_at_r"])
 
 
 # ---- sampling and learning rate ------------------------------------------------------------------
@@ -218,8 +298,8 @@ def test_cosine_head_compares_directions_alone():
 
 @pytest.fixture
 def t(root):
-    """Twelve drawn images of four models, random initial weights, nothing trained a second time."""
-    config.REFIT = False
+    """Twelve drawn images of four models, random initial weights; not whitened, nothing trained a second time."""
+    config.REFIT, config.WHITENING = False, 0
     config.PRETRAINED_WEIGHTS = "random"
     config.TRAIN_DATASET, config.COMPUTE_DTYPE = "t", "float32"
     config.IMAGE_SIZE, config.FEATURE_LAYER, config.POOLING = 75, "mixed0", "average"
@@ -375,6 +455,37 @@ def test_a_training_that_does_harm_keeps_the_starting_network(t, capsys, monkeyp
     assert not record["improved"] and record["n_epochs"] == 3
     assert record["scores"] == record["start_scores"] and record["scores"]["score"] == 0.5
     assert all((a == b).all() for a, b in zip(start, saved_weights(t), strict=True))
+
+
+def test_the_whitening_of_all_models_is_saved_beside_its_network_and_leaves_with_it(t, capsys, monkeypatch):
+    """The start whitened is judged best: no epoch beats it, it is saved, and stage 03 would compute the same."""
+    config.WHITENING, config.MIRROR_AVERAGE = 0.2, False
+    monkeypatch.setattr(stage, "best_place", lambda parts, labels: len(parts) - 1)
+    scores_in_turn(monkeypatch, 0.1, 0.3, 0.2, 0.1, 0.0)
+    stage.main()
+    said = capsys.readouterr().out
+    assert "average of mixed0, whitened, ari 0.300" in said
+    assert "kept: the starting network, its features whitened" in said
+    record = files.read_json(t / "feature_network.json", "02")
+    assert record["whitened"] and not record["improved"] and not record["start_place"]["whitened"]
+    assert (record["start_scores"]["score"], record["scores"]["score"]) == (0.1, 0.3)
+    assert files.recorded(t / "feature_whitening.npz", t / "feature_network.json")
+
+    inception = network.inception(75)
+    network.load_weights(inception, t / "feature_network.h5")
+    paths = sorted(files.training_images_dir("t").rglob("*.png"))
+    pictures = np.stack([network.square_image(images.read_bgr(path), 75, config.CROP_TO_PRODUCT) for path in paths])
+    features = np.asarray(network.feature_function(inception, "mixed0", "average", False, "float32")(pictures))
+    expected = stage.within_model_whitening(features, np.repeat(np.arange(4), 3), 0.2)
+    saved = network.Whitening(**files.read_npz(t / "feature_whitening.npz", "02", network.Whitening._fields))
+    assert np.allclose(saved.mean, expected.mean, atol=1e-4)
+    assert np.allclose(saved.matrix, expected.matrix, atol=0.02)
+
+    config.WHITENING = 0
+    scores_in_turn(monkeypatch, 0.1, 0.2, 0.0)
+    stage.main()
+    assert not (t / "feature_whitening.npz").exists()
+    assert not files.read_json(t / "feature_network.json", "02")["whitened"]
 
 
 def test_a_learning_rate_that_ruins_the_network_is_never_worse(t):

@@ -108,6 +108,70 @@ def test_other_weights_give_other_features(d, capsys):
     assert np.abs(found[0] - found[1]).max() > 0.01
 
 
+def write_network(whitening: network.Whitening) -> None:
+    """A network, its whitening and the record of both, as stage 02 leaves them."""
+    paths = stage.network_files()
+    with files.whole(paths[0]) as temporary:
+        network.inception(75).save(temporary, include_optimizer=False)
+    np.savez(paths[2], **whitening._asdict())
+    about = {"initial_weights": "random", "feature_layer": "mixed0", "pooling": "average", "whitened": True}
+    files.write_record(paths[1], {}, [paths[0], paths[2]], **about)
+
+
+@pytest.fixture
+def whitening():
+    """Any mean and matrix for the 256 features of mixed0."""
+    rng = np.random.default_rng(0)
+    matrix = np.eye(256, dtype=np.float32) + rng.normal(0, 0.1, (256, 256)).astype(np.float32)
+    return network.Whitening(rng.normal(0, 0.05, 256).astype(np.float32), matrix)
+
+
+def test_features_are_whitened_by_what_stage_02_learned(d, capsys, whitening):
+    config.FEATURE_NETWORK, config.FEATURE_LAYER, config.POOLING = "fine-tuned", "auto", "max"
+    write_network(whitening)
+    assert 'not whitened: that was learned for POOLING "average"' in run(capsys)
+    config.POOLING, config.L2_NORMALIZE = "average", False
+    paths = stage.network_files()
+    record = files.read_json(paths[1], "02")
+    files.write_json(paths[1], record | {"whitened": False})
+    run(capsys)
+    raw = np.array(files.read_features("d")[0])
+    assert not files.read_json(d["record"], "03")["whitened"]
+    files.write_json(paths[1], record)
+    assert "12 images to compute" in run(capsys)
+    expected = (raw / np.linalg.norm(raw, axis=1, keepdims=True) - whitening.mean) @ whitening.matrix
+    assert np.allclose(files.read_features("d")[0], expected, atol=1e-4)
+    assert files.read_json(d["record"], "03")["whitened"]
+    config.L2_NORMALIZE = True
+    run(capsys)
+    assert np.allclose(files.read_features("d")[0], network.normalised(expected), atol=1e-4)
+    assert "unchanged" in run(capsys)
+
+
+@pytest.mark.parametrize(
+    "problem", ["missing", "of another network", "of another layer", "not of numbers", "not finite"]
+)
+def test_a_whitening_that_does_not_fit_is_refused_and_earlier_features_stay(d, capsys, whitening, problem):
+    config.FEATURE_NETWORK = "fine-tuned"
+    write_network(whitening)
+    run(capsys)
+    before = d["features"].read_bytes()
+    path = stage.network_files()[2]
+    if problem == "of another layer":
+        write_network(network.Whitening(whitening.mean[:9], whitening.matrix[:9, :9]))
+    elif problem == "not of numbers":
+        write_network(network.Whitening(whitening.mean.astype("S4"), whitening.matrix))
+    elif problem == "not finite":
+        write_network(network.Whitening(whitening.mean * np.nan, whitening.matrix))
+    elif problem == "missing":
+        path.unlink()
+    else:
+        np.savez(path, **network.Whitening(whitening.mean + 1, whitening.matrix)._asdict())
+    with pytest.raises(settings.UserError, match=r"run 02\.feature_network_fine_tuning\.py"):
+        stage.main()
+    assert d["features"].read_bytes() == before
+
+
 def test_without_stage_02_it_is_named(d):
     config.FEATURE_NETWORK = "fine-tuned"
     with pytest.raises(
