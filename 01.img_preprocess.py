@@ -8,9 +8,11 @@ The product keeps its pixels, everything else becomes white: a frame and banners
 With BACKGROUND_METHOD = "auto" a small network (`pipeline/background.py`) says of each image where its product is, at
 128 x 128 pixels. A ground that a smooth surface of colour explains (white, gradient, studio) is removed by the distance
 to that surface, which finds the finest edges, where the network agrees with what that leaves; any other by GrabCut,
-started from the network's answer. How well mask and network agree is the trust in the mask. An alpha channel is taken
-as the mask. Where the mask can't be trusted the image keeps all its pixels. Only new and changed images are done again;
-a changed setting redoes all. Images in img/D/ that this stage did not write are left alone.
+started from the network's answer. On a smooth ground each corrects the other: badges and shadows go that only the
+network knows for ground, and gaps that are too fine for it. How well mask and network agree is the trust in the mask.
+An alpha channel is taken as the mask. Where the mask can't be trusted the image keeps all its pixels. Only new and
+changed images are done again; a changed setting redoes all. Images in img/D/ that this stage did not write are left
+alone.
 
 Reads: raw_img/D/
 Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after it, 0 and 255),
@@ -52,6 +54,12 @@ EVEN = 0.5  # levels; a picture whose colours vary less shows nothing, and GrabC
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 # by how much a mask may fall behind the network's own in what the network expects of both, for its finer edges
 LESS_LIKELY = {"plain": 0.1, "grabcut": 0.2}
+CLEAR = 40  # median distance of a product from a smooth ground from which on it stands out clearly, CIE76
+GAP_AREA = 0.12  # of the network's mask; a larger part that looks like the ground may be one of the product
+RIM_OPEN = 0.3  # share of the rim of a gap, or of a missing part, that may border on the ground around
+SPECK = 0.002  # share of the mask; a smaller part by itself is what the ground's texture leaves within a gap
+UNLIKELY = 0.1  # mean probability of a part that the network surely takes for ground
+THIN = 0.02  # of the square root of a product's area: half the width of what the network may overlook
 SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
 WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
@@ -258,6 +266,66 @@ def by_network(small_bgr: np.ndarray, likely: np.ndarray) -> np.ndarray:
     return cut(small_bgr, state)
 
 
+def open_share(parts: np.ndarray, n: int, mask: np.ndarray) -> np.ndarray:
+    """How much of each part's rim lies outside of `mask`, 0..1: labels int32 (H, W) of n parts, bool (H, W) -> (n,)."""
+    inside = (parts > 0).astype(np.uint8)
+    rim = np.nonzero(cv2.dilate(inside, np.ones((3, 3), np.uint8)) > inside)
+    beside = cv2.dilate(parts.astype(np.float32), np.ones((3, 3), np.uint8))[rim].astype(np.int32)
+    return np.bincount(beside, ~mask[rim], minlength=n) / np.maximum(1, np.bincount(beside, minlength=n))
+
+
+def reconciled(mask: np.ndarray, smooth: np.ndarray, likely: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """The network's mask, where what stands out from a smooth ground shows that it is too coarse.
+
+    At its size the network fills the gaps between arms, leaves or wires. A gap is a part that `smooth` leaves out, of
+    at most GAP_AREA of the mask and with product along all of its rim but RIM_OPEN; only in a product that stands out
+    clearly, since in a pale one what looks like the ground may be a part. The other way round, a part that only GrabCut
+    has left out, with product around it, is filled.
+
+    mask, smooth : bool (H, W), by the network and by `plain_mask`; likely : float32 (H, W), what the network says;
+    distance : float32 (H, W), to the smooth ground
+    """
+    if not (mask & smooth).any():
+        return mask
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box_of(mask | smooth))  # and ground beside it
+    whole, mask, smooth, likely, distance = mask, mask[box], smooth[box], likely[box], distance[box]
+    product = mask & smooth
+    n, parts, boxes, _ = cv2.connectedComponentsWithStats((smooth & ~mask).astype(np.uint8), connectivity=4)
+    chance = np.bincount(parts[parts > 0], likely[parts > 0], n) / np.maximum(1, boxes[:, cv2.CC_STAT_AREA])
+    missing = (open_share(parts, n, product) <= RIM_OPEN) & (chance > UNLIKELY)
+    missing[0] = False
+    found = mask | missing[parts]
+    if np.median(distance[product]) >= CLEAR:
+        n, parts, boxes, _ = cv2.connectedComponentsWithStats((mask & ~smooth).astype(np.uint8), connectivity=4)
+        small = boxes[:, cv2.CC_STAT_AREA] <= GAP_AREA * np.count_nonzero(mask)
+        gap = small & (open_share(parts, n, mask) <= RIM_OPEN)
+        gap[0] = False
+        found &= ~gap[parts]
+        _, parts, boxes, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+        found &= (boxes[:, cv2.CC_STAT_AREA] >= SPECK * np.count_nonzero(mask))[parts]
+    settled = np.zeros_like(whole)
+    settled[box] = found
+    return settled
+
+
+def without_unlikely(smooth: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """What stands out from a smooth ground without the badges and shadows that the network surely takes for ground.
+
+    What is thinner than the network sees, such as a strap or a wire, stays.
+
+    smooth : bool (H, W); likely : float32 (H, W), what the network says -> bool (H, W)
+    """
+    doubtful = (smooth & (likely < 0.3)).astype(np.uint8)
+    width = 2 * max(1, int(THIN * np.sqrt(np.count_nonzero(smooth)))) + 1
+    deep = cv2.erode(doubtful, np.ones((width, width), np.uint8)) > 0
+    if not deep.any():
+        return smooth
+    n, parts, boxes, _ = cv2.connectedComponentsWithStats(doubtful, connectivity=4)
+    chance = np.bincount(parts[parts > 0], likely[parts > 0], n) / np.maximum(1, boxes[:, cv2.CC_STAT_AREA])
+    other = (np.bincount(parts[deep], minlength=n) > 0) & (chance < UNLIKELY)
+    return smooth & ~other[parts]
+
+
 def expected_iou(likely: np.ndarray, mask: np.ndarray) -> float:
     """Intersection over union of a mask and the product, 0..1, as the network's probabilities let expect it.
 
@@ -356,7 +424,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
 
     A frame and banners are cut off first. Where a smooth surface explains the border, "auto" takes what stands out from
     it, if the network finds that nearly as likely as its own answer; else the network's answer, its outline by GrabCut.
-    On such a ground the answer stays as it is where GrabCut's is far less likely.
+    On such a ground the answer stays as it is where GrabCut's is far less likely, and one mask corrects the other.
 
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
     """
@@ -381,16 +449,21 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     likely = background.likely_product(background.read_network(background.network_path()), seen)
     own = expected_iou(likely, likely > 0.5)
     smooth_ground = ground.explained >= 0.5 and ground.noise <= 1
+    shown = cv2.resize(likely, (width, height))  # at the image's size
     if method == "auto" and smooth_ground:
         smooth = plain_mask(lab, ground)
         trust = expected_iou(likely, smooth)
         if trust > own - LESS_LIKELY["plain"]:
-            return smooth, "plain", trust
+            found = without_unlikely(smooth, shown)
+            return found, "plain", trust if found is smooth else expected_iou(likely, found)
     mask = by_network(np.ascontiguousarray(seen[..., :3]), likely)
     if smooth_ground and plausible(mask) and expected_iou(likely, mask) < own - LESS_LIKELY["grabcut"]:
         mask = likely > 0.5  # blank parts of the product have the ground's colour
     mask = refined(mask, image_bgr)
-    return mask, "network", expected_iou(likely, mask)
+    trust = expected_iou(likely, mask)
+    if method == "auto" and smooth_ground:
+        mask = reconciled(mask, smooth, shown, ground.distance)
+    return mask, "network", trust
 
 
 def remove_background(image_bgr: np.ndarray, alpha: np.ndarray | None, method: str) -> tuple[np.ndarray, str, float]:

@@ -292,6 +292,68 @@ def test_blank_part_that_the_network_finds_is_not_left_to_grabcut(monkeypatch):
     assert method == "network" and iou(found, filled) > 0.95
 
 
+def comb(gap: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """A filled rectangle, and the same as a comb of six teeth whose gaps are open to the top: bool (100, 120)."""
+    filled = np.zeros((100, 120), bool)
+    filled[20:80, 20:100] = True
+    teeth = filled.copy()
+    for left in range(30, 90, 13):
+        teeth[20:60, left : left + gap] = False
+    return filled, teeth
+
+
+def test_gaps_that_show_the_ground_are_taken_from_the_networks_mask():
+    filled, teeth = comb()
+    likely = np.where(filled, np.float32(0.9), 0)
+    assert np.array_equal(stage.reconciled(filled, teeth, likely, np.where(teeth, np.float32(60), 0)), teeth)
+    # in a pale product they may be its parts
+    assert np.array_equal(stage.reconciled(filled, teeth, likely, np.where(teeth, np.float32(20), 0)), filled)
+    nothing = np.zeros_like(filled)
+    assert np.array_equal(stage.reconciled(filled, nothing, likely, np.zeros(filled.shape, np.float32)), filled)
+
+
+@pytest.mark.parametrize(
+    "part", [np.s_[30:50, 30:70], np.s_[20:23, 30:90]], ids=["larger than a gap", "along the outline"]
+)
+def test_what_is_no_gap_stays_in_the_networks_mask(part):
+    filled, _ = comb()
+    visible = filled.copy()
+    visible[part] = False
+    distance = np.where(visible, np.float32(60), 0)
+    assert np.array_equal(stage.reconciled(filled, visible, filled.astype(np.float32), distance), filled)
+
+
+def test_texture_of_the_ground_does_not_stay_in_a_gap():
+    filled, teeth = comb(gap=8)
+    specked = teeth.copy()
+    specked[30:33, 33:36] = True  # 9 of 4,800 pixels, within the first gap
+    found = stage.reconciled(filled, specked, filled.astype(np.float32), np.where(specked, np.float32(60), 0))
+    assert np.array_equal(found, teeth)
+
+
+@pytest.mark.parametrize("chance, filled_in", [(0.3, True), (0.02, False)])
+def test_enclosed_part_that_stands_out_is_filled_unless_surely_ground(chance, filled_in):
+    filled, _ = comb()
+    holed = filled.copy()
+    holed[40:60, 50:60] = False
+    likely = np.where(holed, np.float32(0.9), np.float32(chance))
+    found = stage.reconciled(holed, filled, likely, np.full(filled.shape, 30, np.float32))
+    assert np.array_equal(found, filled if filled_in else holed)
+
+
+def test_badge_that_the_network_knows_for_ground_goes_and_a_strap_stays():
+    product, strap, badge = (np.zeros((100, 120), bool) for _ in range(3))
+    product[30:80, 20:80] = True
+    strap[10:30, 40:42] = True  # 2 pixels; the network does not see it
+    badge[35:55, 80:100] = True
+    likely = np.where(product, np.float32(0.95), 0)
+    assert np.array_equal(stage.without_unlikely(product | strap | badge, likely), product | strap)
+    likely[badge] = 0.2  # unlikely, but not surely ground
+    assert np.array_equal(stage.without_unlikely(product | strap | badge, likely), product | strap | badge)
+    nothing = np.zeros_like(product)
+    assert not stage.without_unlikely(nothing, likely).any()
+
+
 def test_network_in_several_threads_says_the_same():
     pictures = [painted(gradient(), ellipse(120, 150, 0.15 + 0.02 * i)) for i in range(8)]
     seen = [background.clues(bgr, background.fit_ground(background.to_lab(bgr))) for bgr in pictures]
