@@ -37,10 +37,10 @@ def spread(values: list[float]) -> str:
 
 def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
     """Print both sides' throughput: files to features, and decoded images to features."""
+    network.tensorflow()  # before Keras, which would import it with settings of its own
     import keras
 
     stage = load_stage("03.feature_extraction.py")
-    network.tensorflow()
     config.PRETRAINED_WEIGHTS = "random"
     trunk = network.inception(config.IMAGE_SIZE)
     batch_size, low_high, mirror = config.EXTRACTION_BATCH_SIZE, network.input_range(trunk), config.MIRROR_AVERAGE
