@@ -36,6 +36,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import sys
 import tempfile
 import threading
@@ -54,6 +55,10 @@ from pipeline import files, images, network, settings
 
 if TYPE_CHECKING:
     import keras
+
+# Before TensorFlow is imported: in training in bfloat16, oneDNN's kernels for AMX let foreign values into their results
+# (uxlfoundation/oneDNN issue 5717), other weights each time, or NaN; those for AVX512-BF16 do not.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 SETTINGS = [
     "PRETRAINED_WEIGHTS",

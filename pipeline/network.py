@@ -147,9 +147,6 @@ def tensorflow() -> ModuleType:
         return sys.modules["tensorflow"]
     # without an NVIDIA driver TensorFlow logs an error about it at each start; what fails is raised in any case
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if shutil.which("nvidia-smi") else "3")
-    # in bfloat16 oneDNN's kernels for AMX let foreign values into their results (uxlfoundation/oneDNN issue 5717): the
-    # same training gives other weights each time, or NaN; those for AVX512-BF16 do not
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     with silent_stderr():  # some lines are written before the log level is looked at
         import absl.logging
         import tensorflow as tf
