@@ -274,6 +274,11 @@ def open_share(parts: np.ndarray, n: int, mask: np.ndarray) -> np.ndarray:
     return np.bincount(beside, ~mask[rim], minlength=n) / np.maximum(1, np.bincount(beside, minlength=n))
 
 
+def mean_chance(parts: np.ndarray, sizes: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """Mean of `likely` (H, W) in each part, 0 for the rest: labels int32 (H, W), their sizes in pixels (n,) -> (n,)."""
+    return np.bincount(parts[parts > 0], likely[parts > 0], len(sizes)) / np.maximum(1, sizes)
+
+
 def reconciled(mask: np.ndarray, smooth: np.ndarray, likely: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """The network's mask, where what stands out from a smooth ground shows that it is too coarse.
 
@@ -291,7 +296,7 @@ def reconciled(mask: np.ndarray, smooth: np.ndarray, likely: np.ndarray, distanc
     whole, mask, smooth, likely, distance = mask, mask[box], smooth[box], likely[box], distance[box]
     product = mask & smooth
     n, parts, boxes, _ = cv2.connectedComponentsWithStats((smooth & ~mask).astype(np.uint8), connectivity=4)
-    chance = np.bincount(parts[parts > 0], likely[parts > 0], n) / np.maximum(1, boxes[:, cv2.CC_STAT_AREA])
+    chance = mean_chance(parts, boxes[:, cv2.CC_STAT_AREA], likely)
     missing = (open_share(parts, n, product) <= RIM_OPEN) & (chance > UNLIKELY)
     missing[0] = False
     found = mask | missing[parts]
@@ -321,7 +326,7 @@ def without_unlikely(smooth: np.ndarray, likely: np.ndarray) -> np.ndarray:
     if not deep.any():
         return smooth
     n, parts, boxes, _ = cv2.connectedComponentsWithStats(doubtful, connectivity=4)
-    chance = np.bincount(parts[parts > 0], likely[parts > 0], n) / np.maximum(1, boxes[:, cv2.CC_STAT_AREA])
+    chance = mean_chance(parts, boxes[:, cv2.CC_STAT_AREA], likely)
     other = (np.bincount(parts[deep], minlength=n) > 0) & (chance < UNLIKELY)
     return smooth & ~other[parts]
 
@@ -449,9 +454,9 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     likely = background.likely_product(background.read_network(background.network_path()), seen)
     own = expected_iou(likely, likely > 0.5)
     smooth_ground = ground.explained >= 0.5 and ground.noise <= 1
-    shown = cv2.resize(likely, (width, height))  # at the image's size
-    if method == "auto" and smooth_ground:
-        smooth = plain_mask(lab, ground)
+    correct = method == "auto" and smooth_ground
+    if correct:
+        smooth, shown = plain_mask(lab, ground), cv2.resize(likely, (width, height))
         trust = expected_iou(likely, smooth)
         if trust > own - LESS_LIKELY["plain"]:
             found = without_unlikely(smooth, shown)
@@ -461,7 +466,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         mask = likely > 0.5  # blank parts of the product have the ground's colour
     mask = refined(mask, image_bgr)
     trust = expected_iou(likely, mask)
-    if method == "auto" and smooth_ground:
+    if correct:
         mask = reconciled(mask, smooth, shown, ground.distance)
     return mask, "network", trust
 
