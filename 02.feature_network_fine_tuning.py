@@ -36,7 +36,6 @@ import contextlib
 import io
 import json
 import math
-import os
 import sys
 import tempfile
 import threading
@@ -55,10 +54,6 @@ from pipeline import files, images, network, settings
 
 if TYPE_CHECKING:
     import keras
-
-# Before TensorFlow is imported: in training in bfloat16, oneDNN's kernels for AMX let foreign values into their results
-# (uxlfoundation/oneDNN issue 5717), other weights each time, or NaN; those for AVX512-BF16 do not.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 SETTINGS = [
     "PRETRAINED_WEIGHTS",
@@ -904,6 +899,7 @@ def fine_tune(
 
 def main() -> None:
     begin = time.perf_counter()
+    network.do_without_amx()
     dataset = config.TRAIN_DATASET
     folder, model_dir = files.training_images_dir(dataset), files.model_dir(dataset)
     names = files.images_of(folder, f"run make_training_image_folders.py --TRAIN_DATASET={dataset} first")

@@ -157,6 +157,15 @@ def tensorflow() -> ModuleType:
     return tf
 
 
+def do_without_amx() -> None:
+    """Have oneDNN, which TensorFlow computes with, leave AMX alone; to be called before the first computation.
+
+    In training in bfloat16 its kernels for AMX let foreign values into their results (uxlfoundation/oneDNN issue 5717):
+    other weights each time, or NaN. Those for AVX512-BF16 do not.
+    """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+
+
 def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor multiplies in bfloat16 natively (AVX512-BF16 or AMX, as Linux lists it) or a GPU does."""
     try:
