@@ -87,6 +87,7 @@ PLACE = ("feature_layer", "pooling", "whitened")  # where features are read off,
 SCORES = ("ari", "recall_at_1", "map_at_r")
 HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", *SCORES, *PLACE, "seconds"]
 FITTED_IMAGES = 256  # images by which the normalisation of random weights is fitted
+COMPARED_IMAGES = 128  # images on which bfloat16 is compared with float32
 MIN_CLASSES = 4  # two to tell apart in training and two to judge by
 HEAD_RATE = 10.0  # learning rate of the head, which starts from nothing, relative to the network's
 K_MEANS_SEEDS = 8  # runs of K-means by which features are judged; between two, the ARI of ten models jumps by 0.05
@@ -470,6 +471,21 @@ def within_model_whitening(features: np.ndarray, labels: np.ndarray, strength: f
     return network.Whitening(features.mean(axis=0).astype(np.float32), matrix.astype(np.float32))
 
 
+def bfloat16_cosine(
+    trunk: "keras.Model", kept: dict, whitening: network.Whitening | None, images_rgb: np.ndarray
+) -> float:
+    """Least cosine between the features of images computed in bfloat16 and in float32, -1 to 1; 0 if not finite.
+
+    kept : PLACE; images_rgb : uint8 ndarray of shape (n, size, size, 3)
+    """
+    one, other = (
+        network.normalised(network.whitened(np.asarray(compute(images_rgb)), whitening))
+        for dtype in ("bfloat16", "float32")
+        for compute in [network.feature_function(trunk, kept["feature_layer"], kept["pooling"], False, dtype)]
+    )
+    return float(np.nan_to_num((one * other).sum(axis=1)).min())
+
+
 def judge_place(
     reader: Reader, place: int, features: np.ndarray, source: TrainingImages, class_of: np.ndarray, judged: np.ndarray
 ) -> dict:
@@ -820,8 +836,8 @@ def fine_tune(
     checkpoints : where to keep the training that chooses, and that on all models
 
     Returns the InceptionV3 to save, the whitening of its features, learned from all models, and what its record says:
-    initial_weights, image_size, feature_layer, pooling, whitened, start_place, start_scores, scores, improved,
-    refitted, best_epoch, n_epochs, held_out (classes), history.
+    initial_weights, image_size, feature_layer, pooling, whitened, bfloat16_cosine, start_place, start_scores, scores,
+    improved, refitted, best_epoch, n_epochs, held_out (classes), history.
     """
     held_out = split_models(class_of, config.HELD_OUT_FRACTION, config.RANDOM_SEED)
     trunk = network.inception(
@@ -881,11 +897,14 @@ def fine_tune(
         shown = subset(class_of, np.unique(class_of), WHITENING_IMAGES, config.RANDOM_SEED)
         features = Reader(trunk, [(kept["feature_layer"], kept["pooling"])]).read(source, shown)[0]
         whitening = within_model_whitening(features, class_of[shown], config.WHITENING)
+    compared = np.random.default_rng([config.RANDOM_SEED, 7]).permutation(seen)[:COMPARED_IMAGES]
+    cosine = bfloat16_cosine(trunk, kept, whitening, np.stack([source.read(int(i))[0] for i in compared]))
     about = {
         "initial_weights": initial_weights,
         "image_size": config.IMAGE_SIZE,
         **{key: kept[key] for key in PLACE},
         "whitened": whitening is not None,
+        "bfloat16_cosine": cosine,
         "start_place": {key: start[key] for key in PLACE},
         "start_scores": start_scores,
         "scores": {key: kept[key] for key in start_scores},

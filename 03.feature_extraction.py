@@ -45,6 +45,7 @@ SETTINGS = [
     "COMPUTE_DTYPE",
 ]
 ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "whitened", "compute_dtype", "n_features"]
+MIN_COSINE = 0.999  # to the features in float32; where stage 02 found less, "auto" does not take bfloat16
 BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
 BATCHES_AHEAD = 2  # batches decoded before the network asks for them
 SPRITE_PIXELS = 8192  # side of the projector's sprite at most
@@ -69,7 +70,7 @@ def network_print() -> str:
     weights_path, record_path, whitening_path = network_files()
     files.require(weights_path, f"02.feature_network_fine_tuning.py --TRAIN_DATASET={config.TRAIN_DATASET}")
     record = files.recorded(weights_path, record_path) or {}
-    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened")]
+    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened", "bfloat16_cosine")]
     whitening = files.fingerprint_file(whitening_path) if record.get("whitened") else ""
     return files.fingerprint([files.fingerprint_file(weights_path), *place, whitening])
 
@@ -125,9 +126,11 @@ def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
     if initial_weights == "random":
         print(f"warning: {network.RANDOM_WARNING}", file=sys.stderr)
     layer, pooling = choose_layer(record, initial_weights)
-    dtype = network.compute_dtype()
     n_features = network.n_features(trunk, layer)
     whitening = load_whitening(record, pooling, n_features)
+    dtype = network.compute_dtype()
+    if config.COMPUTE_DTYPE == "auto" and whitening and record.get("bfloat16_cosine", 1) < MIN_COSINE:
+        dtype = "float32"
     pool = network.feature_function(trunk, layer, pooling, config.MIRROR_AVERAGE, dtype)
 
     def compute(images_rgb: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ IMAGE_SIZE = 128  # pixels per side of the network's input, 75 to 1024; time and
 CROP_TO_PRODUCT = True  # cut away white ground around the product, so that its size in the photograph does not matter
 FEATURE_LAYER = "auto"  # "mixed0" (early) to "mixed10" (last); "auto": the best one on the labelled images
 POOLING = "auto"  # of the layer's maps: "average", "max", "gem" (generalised mean); "auto": the best on labelled images
-COMPUTE_DTYPE = "auto"  # "float32", "bfloat16"; "auto": bfloat16 where the processor is fast at it
+COMPUTE_DTYPE = "auto"  # "float32", "bfloat16"; "auto": bfloat16 where that is fast and the features stay the same
 
 # ---- 02.feature_network_fine_tuning --------------------------------------------------------------
 HEAD = "cosine"  # classifier trained on top: "cosine" (normalised features and weights), "softmax" (plain)

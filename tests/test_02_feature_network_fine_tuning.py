@@ -480,12 +480,23 @@ def test_the_whitening_of_all_models_is_saved_beside_its_network_and_leaves_with
     saved = network.Whitening(**files.read_npz(t / "feature_whitening.npz", "02", network.Whitening._fields))
     assert np.allclose(saved.mean, expected.mean, atol=1e-4)
     assert np.allclose(saved.matrix, expected.matrix, atol=0.02)
+    in_bfloat16 = np.asarray(network.feature_function(inception, "mixed0", "average", False, "bfloat16")(pictures))
+    pairs = zip(network.whitened(features, saved), network.whitened(in_bfloat16, saved), strict=True)
+    cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
+    assert 0.9 < min(cosines) < 0.99999
+    assert np.isclose(record["bfloat16_cosine"], min(cosines), atol=1e-5)
 
     config.WHITENING = 0
     scores_in_turn(monkeypatch, 0.1, 0.2, 0.0)
     stage.main()
     assert not (t / "feature_whitening.npz").exists()
     assert not files.read_json(t / "feature_network.json", "02")["whitened"]
+
+
+def test_features_that_are_not_finite_agree_with_none():
+    broken = network.Whitening(np.full(256, np.nan, np.float32), np.eye(256, dtype=np.float32))
+    place = {"feature_layer": "mixed0", "pooling": "max"}
+    assert stage.bfloat16_cosine(network.inception(75), place, broken, np.zeros((2, 75, 75, 3), np.uint8)) == 0.0
 
 
 def test_a_learning_rate_that_ruins_the_network_is_never_worse(t):

@@ -126,6 +126,23 @@ def whitening():
     return network.Whitening(rng.normal(0, 0.05, 256).astype(np.float32), matrix)
 
 
+def test_bfloat16_is_taken_only_where_stage_02_found_it_near_float32(d, capsys, whitening, monkeypatch):
+    monkeypatch.setattr(network, "has_fast_bfloat16", lambda: True)
+    config.FEATURE_NETWORK, config.FEATURE_LAYER, config.POOLING = "fine-tuned", "auto", "auto"
+    config.COMPUTE_DTYPE = "auto"
+    write_network(whitening)
+    record_path = stage.network_files()[1]
+    record = files.read_json(record_path, "02")
+    for cosine, expected in ((0.9989, "float32"), (0.9991, "bfloat16")):
+        files.write_json(record_path, record | {"bfloat16_cosine": cosine})
+        assert "12 images to compute" in run(capsys)
+        assert files.read_json(d["record"], "03")["compute_dtype"] == expected
+    config.COMPUTE_DTYPE = "bfloat16"
+    files.write_json(record_path, record | {"bfloat16_cosine": 0.5})
+    run(capsys)
+    assert files.read_json(d["record"], "03")["compute_dtype"] == "bfloat16"
+
+
 def test_features_are_whitened_by_what_stage_02_learned(d, capsys, whitening):
     config.FEATURE_NETWORK, config.FEATURE_LAYER, config.POOLING = "fine-tuned", "auto", "max"
     write_network(whitening)
