@@ -9,7 +9,8 @@ With BACKGROUND_METHOD = "auto" a small network (`pipeline/background.py`) says 
 128 x 128 pixels. A ground that a smooth surface of colour explains (white, gradient, studio) is removed by the distance
 to that surface, which finds the finest edges, where the network agrees with what that leaves; any other by GrabCut,
 started from the network's answer. On a smooth ground each corrects the other: badges and shadows go that only the
-network knows for ground, and gaps that are too fine for it. How well mask and network agree is the trust in the mask.
+network knows for ground, and gaps that are too fine for it; parts nearly of the ground's colour are added, unless they
+fade into it as shadows do. How well mask and network agree is the trust in the mask.
 An alpha channel is taken as the mask. Where the mask can't be trusted the image keeps all its pixels. Only new and
 changed images are done again; a changed setting redoes all. Images in img/D/ that this stage did not write are left
 alone.
@@ -60,6 +61,10 @@ RIM_OPEN = 0.3  # share of the rim of a gap, or of a missing part, that may bord
 SPECK = 0.002  # share of the mask; a smaller part by itself is what the ground's texture leaves within a gap
 UNLIKELY = 0.1  # mean probability of a part that the network surely takes for ground
 THIN = 0.02  # of the square root of a product's area: half the width of what the network may overlook
+PALE = 14  # distance from a smooth ground, CIE76; nine tenths of a pale part of the product are nearer
+PALE_RIM = 0.95  # of a part's median distance; at its rim a shadow has less
+RINGING = 16  # pixels per side of what JPEG codes as one where it halves the colours' size
+RULED_OUT = 0.02  # mean probability of a part that the network rules out
 SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
 WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
@@ -95,6 +100,11 @@ def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.nd
     return (cv2.dilate(shadow, np.ones((3, 3), np.uint8)) > 0) & mask & like
 
 
+def weakest_distance(ground: Ground) -> float:
+    """The distance from a smooth ground, CIE76, up to which a pixel may be noise of it."""
+    return float(max(np.clip(3 * ground.grain, 2, 3), 4 * ground.noise))
+
+
 def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
     """The product on a smooth ground from `fit_ground`: float32 L*a*b* (H, W, 3) -> bool (H, W).
 
@@ -103,7 +113,7 @@ def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
     leaves beside a strong edge, and hangs together with a pixel far from the ground. Shadows and shop text go, holes
     that show no ground are filled.
     """
-    weakest = max(np.clip(3 * ground.grain, 2, 3), 4 * ground.noise)
+    weakest = weakest_distance(ground)
     far = ground.distance > weakest
     mask, box = np.zeros(far.shape, bool), box_of(far)
     far, lab, surface, distance = far[box], lab[box], ground.surface[box], ground.distance[box]
@@ -331,6 +341,34 @@ def without_unlikely(smooth: np.ndarray, likely: np.ndarray) -> np.ndarray:
     return smooth & ~other[parts]
 
 
+def with_pale_parts(mask: np.ndarray, ground: Ground, likely: np.ndarray) -> np.ndarray:
+    """A mask with the parts of its product that have nearly the ground's colour, as a white sole has on white.
+
+    What lies beside the mask and is no noise of the ground is such a part where it is larger than the squares that
+    JPEG's ringing fills, is pale nearly everywhere, and is at its rim as far from the ground as within, where a shadow
+    fades; the network does not rule it out.
+
+    mask : bool (H, W), on the smooth `ground`; likely : float32 (H, W), what the network says -> bool (H, W)
+    """
+    weakest, distance, square = weakest_distance(ground), ground.distance, np.ones((3, 3), np.uint8)
+    pale = cv2.morphologyEx(((distance > weakest) & ~mask).astype(np.uint8), cv2.MORPH_OPEN, square)
+    large = cv2.distanceTransform(cv2.copyMakeBorder(pale, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), cv2.DIST_L2, 3)
+    large = large[1:-1, 1:-1] > RINGING / 2
+    if not large.any():
+        return mask
+    _, parts = cv2.connectedComponents(pale, connectivity=4)
+    beside = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    highest = cv2.dilate(distance, np.ones((5, 5), np.uint8))
+    found = mask.copy()
+    for i in np.intersect1d(parts[large], parts[beside & (pale > 0)]):
+        part = parts == i
+        within, rim = distance[part], (cv2.dilate(part.astype(np.uint8), square) > 0) & ~part & ~beside
+        ends = rim.any() and np.median(highest[rim]) > PALE_RIM * np.median(within)
+        if ends and np.quantile(within, 0.9) < PALE and likely[part].mean() > RULED_OUT:
+            found |= (cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & (distance > weakest)
+    return found
+
+
 def expected_iou(likely: np.ndarray, mask: np.ndarray) -> float:
     """Intersection over union of a mask and the product, 0..1, as the network's probabilities let expect it.
 
@@ -460,14 +498,15 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         trust = expected_iou(likely, smooth)
         if trust > own - LESS_LIKELY["plain"]:
             found = without_unlikely(smooth, shown)
-            return found, "plain", trust if found is smooth else expected_iou(likely, found)
+            trust = trust if found is smooth else expected_iou(likely, found)
+            return with_pale_parts(found, ground, shown), "plain", trust
     mask = by_network(np.ascontiguousarray(seen[..., :3]), likely)
     if smooth_ground and plausible(mask) and expected_iou(likely, mask) < own - LESS_LIKELY["grabcut"]:
         mask = likely > 0.5  # blank parts of the product have the ground's colour
     mask = refined(mask, image_bgr)
     trust = expected_iou(likely, mask)
     if correct:
-        mask = reconciled(mask, smooth, shown, ground.distance)
+        mask = with_pale_parts(reconciled(mask, smooth, shown, ground.distance), ground, shown)
     return mask, "network", trust
 
 

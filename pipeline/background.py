@@ -117,11 +117,12 @@ def fit_ground(lab: np.ndarray) -> Ground:
         rest = length(ring_values - ring_terms @ coefficients)
         coefficients = fit_surface(ring_terms, ring_values, np.clip(1 - (rest / (3 * scale)) ** 2, 1e-3, 1) ** 2)
         scale = np.clip(3.7 * np.median(length(ring_values - ring_terms @ coefficients)), 1.5, scale)
+    limit = float(np.clip(2 * scale - 1, 2, 5))  # a wider one takes pale parts of a product for ground
     for _ in range(2):
         rest = length(small - terms @ coefficients)
-        near = rest < 5
+        near = rest < limit
         if near.sum() > 50:
-            coefficients = fit_surface(terms[near], small[near], (1 - (rest[near] / 8) ** 2) ** 2)
+            coefficients = fit_surface(terms[near], small[near], (1 - (rest[near] / (1.6 * limit)) ** 2) ** 2)
     rest = length(ring_values - ring_terms @ coefficients)
     surface = cv2.resize(terms @ coefficients, (width, height), interpolation=cv2.INTER_LINEAR)  # (H, W, 3)
     distance = length(lab - surface)

@@ -138,12 +138,13 @@ def test_shop_text_goes_and_two_copies_stay():
     assert iou(found, mask) > 0.96 and not found[165:].any()
 
 
-def test_shadow_is_ground():
-    mask = np.zeros((200, 200), bool)
-    mask[60:120, 50:150] = True
+@pytest.mark.parametrize("right", [0, 20])
+@pytest.mark.parametrize("sigma", [6, 12])
+def test_shadow_is_ground(right, sigma):
+    mask = ellipse(200, 200, 0.25)
     shadow = np.zeros((200, 200), np.float32)
-    shadow[100:150, 40:170] = 1
-    light = 1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), 12)
+    shadow[100:150, 50 + right : 160 + right] = 1
+    light = 1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), sigma)
     found, _, _ = stage.remove_background(painted(light[..., None] * np.float32([235, 235, 235]), mask), None, "auto")
     assert iou(found, mask) > 0.93
 
@@ -352,6 +353,51 @@ def test_badge_that_the_network_knows_for_ground_goes_and_a_strap_stays():
     assert np.array_equal(stage.without_unlikely(product | strap | badge, likely), product | strap | badge)
     nothing = np.zeros_like(product)
     assert not stage.without_unlikely(nothing, likely).any()
+
+
+def half_pale(level: float, fading: bool = False) -> tuple[np.ndarray, np.ndarray, background.Ground]:
+    """A dark block and one of that grey level below it, on white: the dark one's mask, both masks, the fitted ground.
+
+    fading : the lower one fades into the ground at its left, right and lower side, as a shadow does.
+    """
+    grey = np.full((120, 160), 255, np.float32)
+    dark, both = np.zeros(grey.shape, bool), np.zeros(grey.shape, bool)
+    dark[20:60, 40:120] = both[20:100, 40:120] = True
+    grey[both] = level
+    if fading:
+        rows, columns = np.mgrid[:40, :80]
+        edge = np.minimum(1, np.minimum(np.minimum(columns, 79 - columns), 39 - rows) / 15)
+        grey[60:100, 40:120] = 255 - (255 - level) * edge
+    grey[dark] = 60
+    bgr = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+    return dark, both, background.fit_ground(background.to_lab(bgr))
+
+
+def test_pale_part_belongs_to_the_product():
+    dark, both, ground = half_pale(243)
+    assert np.array_equal(stage.with_pale_parts(dark, ground, np.full(dark.shape, 0.05, np.float32)), both)
+
+
+@pytest.mark.parametrize("why", ["shadow", "ruled out", "detached", "not pale", "ringing", "noise"])
+def test_what_is_no_pale_part_stays_ground(why):
+    level = {"not pale": 180, "noise": 252}.get(why, 240)
+    dark, _, ground = half_pale(level, fading=why == "shadow")
+    if why == "detached":
+        dark[50:60] = False
+        ground.distance[50:60] = 0
+    if why == "ringing":  # 12 rows are no more than the squares that JPEG fills
+        ground.distance[72:100] = 0
+    likely = np.full(dark.shape, 0.01 if why == "ruled out" else 0.05, np.float32)
+    assert np.array_equal(stage.with_pale_parts(dark, ground, likely), dark)
+
+
+def test_pale_part_does_not_pull_the_ground_towards_it():
+    _, both, ground = half_pale(243)
+    step = float(background.to_lab(np.full((1, 1, 3), 255, np.uint8))[0, 0, 0]) - float(
+        background.to_lab(np.full((1, 1, 3), 243, np.uint8))[0, 0, 0]
+    )
+    assert ground.distance[both].min() > 0.9 * step
+    assert ground.distance[~both].max() < 0.1 * step
 
 
 def test_network_in_several_threads_says_the_same():
