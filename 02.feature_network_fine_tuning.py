@@ -494,14 +494,16 @@ def judge_place(
     features : those of the images `judged`, of the held-out models
     Returns what is called PLACE and `judge`. The whitening is learned from the other models.
     """
-    labels, found = class_of[judged], [features]
+    labels = class_of[judged]
+    found = dict(zip(PLACE, (*reader.places[place], False), strict=True)) | judge(features, labels)
     if config.WHITENING:
         known = np.setdiff1d(class_of, labels)
         shown = subset(class_of, known, WHITENING_IMAGES, config.RANDOM_SEED)
         learned = within_model_whitening(reader.read_at(place, source, shown), class_of[shown], config.WHITENING)
-        found.append(network.whitened(features, learned))
-    best = best_place(found, labels)
-    return dict(zip(PLACE, (*reader.places[place], best == 1), strict=True)) | judge(found[best], labels)
+        whitened = judge(network.whitened(features, learned), labels)
+        if whitened["score"] > found["score"]:
+            found |= {"whitened": True} | whitened
+    return found
 
 
 def head_place(initial_weights: str) -> tuple[str, str]:
