@@ -55,10 +55,12 @@ EVEN = 0.5  # levels; a picture whose colours vary less shows nothing, and GrabC
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 # by how much a mask may fall behind the network's own in what the network expects of both, for its finer edges
 LESS_LIKELY = {"plain": 0.1, "grabcut": 0.2}
+HOLE = 0.0004  # of the square of the longest side; a smaller hole of a product is filled
 CLEAR = 40  # median distance of a product from a smooth ground from which on it stands out clearly, CIE76
-GAP_AREA = 0.12  # of the network's mask; a larger part that looks like the ground may be one of the product
+GAP_AREA = 0.12  # of the network's mask; a larger part as white as the ground may be one of the product
 RIM_OPEN = 0.3  # share of the rim of a gap, or of a missing part, that may border on the ground around
 SPECK = 0.002  # share of the mask; a smaller part by itself is what the ground's texture leaves within a gap
+LIKELY = 0.8  # mean probability of a part that the network surely takes for product
 UNLIKELY = 0.1  # mean probability of a part that the network surely takes for ground
 THIN = 0.02  # of the square root of a product's area: half the width of what the network may overlook
 PALE = 14  # distance from a smooth ground, CIE76; nine tenths of a pale part of the product are nearer
@@ -66,7 +68,7 @@ PALE_RIM = 0.95  # of a part's median distance; at its rim a shadow has less
 RINGING = 16  # pixels per side of what JPEG codes as one where it halves the colours' size
 RULED_OUT = 0.02  # mean probability of a part that the network rules out
 SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
-WHITE = 96  # L* of a ground over which a white part of the product can't be told from it
+WHITE = 96  # mean L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
 STRIP = 512  # rows of a large image that are blended at a time
 
@@ -85,8 +87,8 @@ def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.nd
     A shadow keeps the ground's chroma at a lesser light and grows out of the ground without an edge; a product has one.
     """
     light = np.clip((lab[..., 0] + 16) / (surface[..., 0] + 16), 0.6, 1)  # cube root of the share of light
-    shaded = surface[..., 1:] * light[..., None]
-    like = (light > 0.6) & (light < 1) & (cv2.magnitude(lab[..., 1] - shaded[..., 0], lab[..., 2] - shaded[..., 1]) < 4)
+    chroma = cv2.magnitude(*(lab[..., i] - surface[..., i] * light for i in (1, 2)))  # of what the light leaves
+    like = (light > 0.6) & (light < 1) & (chroma < 4)
     if np.count_nonzero(like & mask) < 0.002 * mask.size:
         return np.zeros_like(mask)
     smooth = cv2.GaussianBlur(lab[..., 0], (3, 3), 0)
@@ -103,6 +105,11 @@ def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.nd
 def weakest_distance(ground: Ground) -> float:
     """The distance from a smooth ground, CIE76, up to which a pixel may be noise of it."""
     return float(max(np.clip(3 * ground.grain, 2, 3), 4 * ground.noise))
+
+
+def is_white(ground: Ground) -> bool:
+    """Whether a part of the product that is burnt out to white can't be told from a smooth ground."""
+    return float(ground.surface[::8, ::8, 0].mean()) > WHITE
 
 
 def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
@@ -129,8 +136,8 @@ def plain_mask(lab: np.ndarray, ground: Ground) -> np.ndarray:
     strong[0] = False
     side = max(mask.shape)
     found = without_text(strong[parts], lab, side)
-    white = float(surface[..., 0].mean()) > WHITE
-    mask[box] = fill_holes(found, np.where(shadow, 0, distance * np.float32(3 / weakest)), side, white)
+    far_off = np.where(shadow, 0, distance * np.float32(3 / weakest))
+    mask[box] = fill_holes(found, far_off, side, is_white(ground))
     return mask
 
 
@@ -158,8 +165,9 @@ def without_text(mask: np.ndarray, lab: np.ndarray, side: int) -> np.ndarray:
     area = np.bincount(parts[mask], minlength=n)
     largest = area.argmax()
     keep = area >= 0.3 * area[largest]
-    main = cell_of_colour(lab[keep[parts] & mask])  # (n_pixels,)
-    for i in np.flatnonzero(area >= 0.03 * area[largest]):
+    others = np.flatnonzero(area >= 0.03 * area[largest])
+    main = cell_of_colour(lab[keep[parts] & mask]) if len(others) > 1 else None  # (n_pixels,)
+    for i in others:
         x, y, w, h, _ = boxes[i]
         if i != largest:
             rows, columns = np.nonzero((parts[y : y + h, x : x + w] == i) & mask[y : y + h, x : x + w])
@@ -173,10 +181,9 @@ def without_text(mask: np.ndarray, lab: np.ndarray, side: int) -> np.ndarray:
 def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -> np.ndarray:
     """Close gaps narrower than 1 % of the image's longest side and fill holes, but for those that show the ground.
 
-    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels, in a narrow one most lie on the
-    blend with the product, and its rim stands out as the outline does: a highlight or a pale part fades into the rest.
-    On a `white` ground a line drawing has such holes too: where they would take more than half of the filled product,
-    they are filled.
+    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels; in a narrow one most lie on the
+    blend with the product. On a `white` ground its rim stands out as the outline does besides: a highlight, which is as
+    white, fades into the rest.
     """
     radius = max(1, round(0.003 * side))
     pad = radius + 2
@@ -189,13 +196,13 @@ def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -
     holes = open_ & ~outside
     size = boxes[:, cv2.CC_STAT_AREA]
     near = np.bincount(parts[distance < 4], minlength=n)
-    rim = open_ & (cv2.dilate(closed, np.ones((3, 3), np.uint8)) > 0)
-    height = np.minimum(cv2.dilate(np.where(closed, distance, 0), np.ones((7, 7), np.uint8))[rim], 60)
-    height = np.bincount(parts[rim], height, n) / np.maximum(1, np.bincount(parts[rim], minlength=n))
-    shows_ground = (near > 0.3 * size) & (height > 0.8 * height[parts[0, 0]]) & (size > 0.001 * side * side)
+    shows_ground = (near > 0.3 * size) & (size > HOLE * side * side)
+    if white:
+        rim = open_ & (cv2.dilate(closed, np.ones((3, 3), np.uint8)) > 0)
+        height = np.minimum(cv2.dilate(np.where(closed, distance, 0), np.ones((7, 7), np.uint8))[rim], 60)
+        height = np.bincount(parts[rim], height, n) / np.maximum(1, np.bincount(parts[rim], minlength=n))
+        shows_ground &= height > 0.8 * height[parts[0, 0]]
     ground = shows_ground[parts] & holes
-    if white and ground.sum() > 0.5 * (closed.sum() + holes.sum()):
-        ground[:] = False
     # what closing added beside the ground is a fine detail's surroundings, elsewhere it is a gap in the product
     reached = cv2.dilate((outside | ground).astype(np.uint8), disc(radius + 1)) > 0
     filled = (framed > 0) | (holes & ~ground) | ((closed > 0) & ~reached)
@@ -289,21 +296,20 @@ def mean_chance(parts: np.ndarray, sizes: np.ndarray, likely: np.ndarray) -> np.
     return np.bincount(parts[parts > 0], likely[parts > 0], len(sizes)) / np.maximum(1, sizes)
 
 
-def reconciled(mask: np.ndarray, smooth: np.ndarray, likely: np.ndarray, distance: np.ndarray) -> np.ndarray:
+def reconciled(mask: np.ndarray, smooth: np.ndarray, likely: np.ndarray, ground: Ground) -> np.ndarray:
     """The network's mask, where what stands out from a smooth ground shows that it is too coarse.
 
-    At its size the network fills the gaps between arms, leaves or wires. A gap is a part that `smooth` leaves out, of
-    at most GAP_AREA of the mask and with product along all of its rim but RIM_OPEN; only in a product that stands out
-    clearly, since in a pale one what looks like the ground may be a part. The other way round, a part that only GrabCut
-    has left out, with product around it, is filled.
+    At its size the network fills the gaps between arms, leaves or wires. A gap is a part that `smooth` leaves out, with
+    product along all of its rim but RIM_OPEN, and on a white ground of at most GAP_AREA of the mask; only in a product
+    that stands out clearly, since in a pale one what looks like the ground may be a part. The other way round, a part
+    that only GrabCut has left out, with product around it, is filled.
 
-    mask, smooth : bool (H, W), by the network and by `plain_mask`; likely : float32 (H, W), what the network says;
-    distance : float32 (H, W), to the smooth ground
+    mask, smooth : bool (H, W), by the network and by `plain_mask`; likely : float32 (H, W), what the network says
     """
     if not (mask & smooth).any():
         return mask
     box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box_of(mask | smooth))  # and ground beside it
-    whole, mask, smooth, likely, distance = mask, mask[box], smooth[box], likely[box], distance[box]
+    whole, mask, smooth, likely, distance = mask, mask[box], smooth[box], likely[box], ground.distance[box]
     product = mask & smooth
     n, parts, boxes, _ = cv2.connectedComponentsWithStats((smooth & ~mask).astype(np.uint8), connectivity=4)
     chance = mean_chance(parts, boxes[:, cv2.CC_STAT_AREA], likely)
@@ -312,8 +318,9 @@ def reconciled(mask: np.ndarray, smooth: np.ndarray, likely: np.ndarray, distanc
     found = mask | missing[parts]
     if np.median(distance[product]) >= CLEAR:
         n, parts, boxes, _ = cv2.connectedComponentsWithStats((mask & ~smooth).astype(np.uint8), connectivity=4)
-        small = boxes[:, cv2.CC_STAT_AREA] <= GAP_AREA * np.count_nonzero(mask)
-        gap = small & (open_share(parts, n, mask) <= RIM_OPEN)
+        gap = open_share(parts, n, mask) <= RIM_OPEN
+        if is_white(ground):
+            gap &= boxes[:, cv2.CC_STAT_AREA] <= GAP_AREA * np.count_nonzero(mask)
         gap[0] = False
         found &= ~gap[parts]
         _, parts, boxes, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
@@ -339,6 +346,38 @@ def without_unlikely(smooth: np.ndarray, likely: np.ndarray) -> np.ndarray:
     chance = mean_chance(parts, boxes[:, cv2.CC_STAT_AREA], likely)
     other = (np.bincount(parts[deep], minlength=n) > 0) & (chance < UNLIKELY)
     return smooth & ~other[parts]
+
+
+def holes_of(mask: np.ndarray) -> np.ndarray:
+    """What a mask encloses, bool (H, W)."""
+    framed = cv2.copyMakeBorder((~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    _, parts = cv2.connectedComponents(framed, connectivity=4)
+    return ((framed > 0) & (parts != parts[0, 0]))[1:-1, 1:-1]
+
+
+def with_likely_holes(mask: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """A mask with what it encloses and the network takes for product, bool and float32 (H, W) -> bool (H, W).
+
+    By this the network is asked whether it agrees with an outline: of a hole, which may be finer than it sees, the
+    ground that shows in it tells more.
+    """
+    return mask | (holes_of(mask) & (likely > 0.5))
+
+
+def with_white_parts(mask: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """A mask on a white ground with the holes that the network surely takes for white parts of the product.
+
+    Only with those that are larger than GAP_AREA of all. A line drawing has such ones, a ring has none.
+
+    mask : bool (H, W); likely : float32 (H, W), what the network says -> bool (H, W)
+    """
+    holes = holes_of(mask)
+    _, parts, boxes, _ = cv2.connectedComponentsWithStats(holes.astype(np.uint8), connectivity=4)
+    sizes = boxes[:, cv2.CC_STAT_AREA]
+    large = sizes > GAP_AREA * np.count_nonzero(mask | holes)
+    part = large & (mean_chance(parts, sizes, likely) > LIKELY)
+    part[0] = False
+    return mask | part[parts]
 
 
 def with_pale_parts(mask: np.ndarray, ground: Ground, likely: np.ndarray) -> np.ndarray:
@@ -466,7 +505,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     """Find the product by `method`, or by the one that "auto" chooses, in an image of at most WORK_SIZE.
 
     A frame and banners are cut off first. Where a smooth surface explains the border, "auto" takes what stands out from
-    it, if the network finds that nearly as likely as its own answer; else the network's answer, its outline by GrabCut.
+    it, if the network finds its outline nearly as likely as its own; else the network's answer, its outline by GrabCut.
     On such a ground the answer stays as it is where GrabCut's is far less likely, and one mask corrects the other.
 
     uint8 BGR (H, W, 3) -> the mask, bool (H, W), the name of the method that made it, and the trust in it, 0..1.
@@ -495,10 +534,11 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     correct = method == "auto" and smooth_ground
     if correct:
         smooth, shown = plain_mask(lab, ground), cv2.resize(likely, (width, height))
-        trust = expected_iou(likely, smooth)
+        trust = expected_iou(likely, with_likely_holes(smooth, shown))
         if trust > own - LESS_LIKELY["plain"]:
             found = without_unlikely(smooth, shown)
-            trust = trust if found is smooth else expected_iou(likely, found)
+            trust = trust if found is smooth else expected_iou(likely, with_likely_holes(found, shown))
+            found = with_white_parts(found, shown) if is_white(ground) else found
             return with_pale_parts(found, ground, shown), "plain", trust
     mask = by_network(np.ascontiguousarray(seen[..., :3]), likely)
     if smooth_ground and plausible(mask) and expected_iou(likely, mask) < own - LESS_LIKELY["grabcut"]:
@@ -506,7 +546,7 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     mask = refined(mask, image_bgr)
     trust = expected_iou(likely, mask)
     if correct:
-        mask = with_pale_parts(reconciled(mask, smooth, shown, ground.distance), ground, shown)
+        mask = with_pale_parts(reconciled(mask, smooth, shown, ground), ground, shown)
     return mask, "network", trust
 
 
@@ -589,7 +629,7 @@ def preprocess_image(dataset: str, name: str) -> dict[str, object]:
         return {"image": name, "reason": str(error)}
     if config.SAVE_MASKS:
         images.write_image(mask_path(dataset, name), mask.astype(np.uint8) * 255)
-    else:
+    elif mask_path(dataset, name).exists():
         files.inside(mask_path(dataset, name)).unlink(missing_ok=True)
     return {
         "image": name,

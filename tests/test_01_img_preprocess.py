@@ -95,18 +95,68 @@ def test_hole_that_shows_the_ground_stays_open():
     assert iou(found, mask) > 0.95 and not found[55, 75]
 
 
-def test_outline_drawing_is_filled():
-    filled = ellipse(120, 150)
+def ring() -> np.ndarray:
+    """Mask of a thin ring, bool (240, 300)."""
+    mask = np.zeros((240, 300), np.uint8)
+    cv2.ellipse(mask, (150, 120), (90, 80), 0, 0, 360, 1, 9)
+    return mask > 0
+
+
+def wheel() -> np.ndarray:
+    """Mask of a wheel with 18 thin spokes, bool (240, 300)."""
+    mask = ring().astype(np.uint8)
+    for angle in np.arange(18) * np.pi / 9:
+        end = round(150 + 88 * np.cos(angle)), round(120 + 78 * np.sin(angle))
+        cv2.line(mask, (150, 120), end, 1, 2)
+    return mask > 0
+
+
+def basket() -> np.ndarray:
+    """Mask of a grid of wires, bool (240, 300)."""
+    mask = np.zeros((240, 300), bool)
+    for i in range(0, 161, 16):
+        mask[40 + i : 44 + i, 60:224] = mask[40:204, 60 + i : 64 + i] = True
+    return mask
+
+
+@pytest.mark.parametrize("method", ["plain", "auto"])
+@pytest.mark.parametrize("ground", [white, gradient])
+@pytest.mark.parametrize("product", [ring, wheel, basket])
+def test_what_one_sees_through_stays_open(product, ground, method):
+    found, _, _ = stage.remove_background(painted(ground(240, 300), product()), None, method)
+    assert iou(found, product()) > 0.85
+
+
+def test_outline_drawing_is_filled_where_the_network_finds_it_whole(monkeypatch):
+    filled = ellipse(128, 128)
     outline = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(3)).astype(bool)
-    found, _, _ = stage.remove_background(painted(white(), outline), None, "plain")
-    assert iou(found, filled) > 0.95
+    monkeypatch.setattr(background, "likely_product", lambda network, seen: np.where(filled, np.float32(0.9), 0))
+    found, _, trust = stage.remove_background(painted(white(128, 128), outline), None, "auto")
+    assert iou(found, filled) > 0.95 and trust > 0.8
 
 
-def test_thin_frame_on_a_coloured_ground_stays_open():
+def test_holes_worked_by_hand():
+    mask = np.zeros((12, 14), bool)
+    mask[2:10, 2:12] = True
+    mask[4:8, 4:6] = mask[4, 8] = False  # 8 pixels and one, enclosed
+    mask[9, 5] = mask[2:4, 10] = False  # two bays
+    holes = np.zeros_like(mask)
+    holes[4:8, 4:6] = holes[4, 8] = True
+    assert np.array_equal(stage.holes_of(mask), holes) and not stage.holes_of(~np.zeros_like(mask)).any()
+    likely = np.where(mask | holes, np.float32(0.9), 0)
+    assert np.array_equal(stage.with_likely_holes(mask, likely), mask | holes)
+    likely[4:6, 4:6] = 0.2
+    seen = stage.with_likely_holes(mask, likely)
+    assert (seen & holes).sum() == 5 and not seen[4:6, 4:6].any()
+
+
+@pytest.mark.parametrize("chance, wide, filled_in", [(0.9, 30, True), (0.7, 30, False), (0.9, 8, False)])
+def test_large_hole_is_a_white_part_where_the_network_is_sure(chance, wide, filled_in):
     filled = ellipse(120, 150)
-    frame = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(4)).astype(bool)
-    found, _, _ = stage.remove_background(painted(gradient(), frame), None, "auto")
-    assert iou(found, frame) > 0.9 and not found[60, 75]
+    holed = filled.copy()
+    holed[45:75, 60 : 60 + wide] = False
+    found = stage.with_white_parts(holed, np.where(filled, np.float32(chance), 0))
+    assert np.array_equal(found, filled if filled_in else holed)
 
 
 def test_highlight_that_fades_into_the_product_is_no_hole():
@@ -303,32 +353,45 @@ def comb(gap: int = 6) -> tuple[np.ndarray, np.ndarray]:
     return filled, teeth
 
 
+def ground_behind(product: np.ndarray, distance: float, light: float = 99) -> background.Ground:
+    """An even grey ground of that L*, a product, bool (H, W), everywhere as far from it."""
+    surface = np.full((*product.shape, 3), (light, 0, 0), np.float32)
+    return background.Ground(surface, np.where(product, np.float32(distance), 0), explained=1, noise=0, grain=0)
+
+
 def test_gaps_that_show_the_ground_are_taken_from_the_networks_mask():
     filled, teeth = comb()
     likely = np.where(filled, np.float32(0.9), 0)
-    assert np.array_equal(stage.reconciled(filled, teeth, likely, np.where(teeth, np.float32(60), 0)), teeth)
+    assert np.array_equal(stage.reconciled(filled, teeth, likely, ground_behind(teeth, 60)), teeth)
     # in a pale product they may be its parts
-    assert np.array_equal(stage.reconciled(filled, teeth, likely, np.where(teeth, np.float32(20), 0)), filled)
+    assert np.array_equal(stage.reconciled(filled, teeth, likely, ground_behind(teeth, 20)), filled)
     nothing = np.zeros_like(filled)
-    assert np.array_equal(stage.reconciled(filled, nothing, likely, np.zeros(filled.shape, np.float32)), filled)
+    assert np.array_equal(stage.reconciled(filled, nothing, likely, ground_behind(nothing, 0)), filled)
 
 
-@pytest.mark.parametrize(
-    "part", [np.s_[30:50, 30:70], np.s_[20:23, 30:90]], ids=["larger than a gap", "along the outline"]
-)
-def test_what_is_no_gap_stays_in_the_networks_mask(part):
+@pytest.mark.parametrize("light, open_", [(99, False), (90, True)], ids=["white", "grey"])
+def test_large_gap_is_one_only_where_the_product_can_have_no_such_part(light, open_):
+    filled, _ = comb()
+    holed = filled.copy()
+    holed[30:50, 30:70] = False
+    found = stage.reconciled(filled, holed, filled.astype(np.float32), ground_behind(holed, 60, light))
+    assert np.array_equal(found, holed if open_ else filled)
+
+
+@pytest.mark.parametrize("light", [99, 90], ids=["white", "grey"])
+def test_what_is_no_gap_stays_in_the_networks_mask(light):
     filled, _ = comb()
     visible = filled.copy()
-    visible[part] = False
-    distance = np.where(visible, np.float32(60), 0)
-    assert np.array_equal(stage.reconciled(filled, visible, filled.astype(np.float32), distance), filled)
+    visible[20:23, 30:90] = False  # along the outline
+    found = stage.reconciled(filled, visible, filled.astype(np.float32), ground_behind(visible, 60, light))
+    assert np.array_equal(found, filled)
 
 
 def test_texture_of_the_ground_does_not_stay_in_a_gap():
     filled, teeth = comb(gap=8)
     specked = teeth.copy()
     specked[30:33, 33:36] = True  # 9 of 4,800 pixels, within the first gap
-    found = stage.reconciled(filled, specked, filled.astype(np.float32), np.where(specked, np.float32(60), 0))
+    found = stage.reconciled(filled, specked, filled.astype(np.float32), ground_behind(specked, 60))
     assert np.array_equal(found, teeth)
 
 
@@ -338,7 +401,7 @@ def test_enclosed_part_that_stands_out_is_filled_unless_surely_ground(chance, fi
     holed = filled.copy()
     holed[40:60, 50:60] = False
     likely = np.where(holed, np.float32(0.9), np.float32(chance))
-    found = stage.reconciled(holed, filled, likely, np.full(filled.shape, 30, np.float32))
+    found = stage.reconciled(holed, filled, likely, ground_behind(np.ones_like(filled), 30))
     assert np.array_equal(found, filled if filled_in else holed)
 
 
