@@ -55,7 +55,9 @@ EVEN = 0.5  # levels; a picture whose colours vary less shows nothing, and GrabC
 EDGE_SIZE = 2048  # longest side at which a mask's edge is fitted to the image's, pixels
 # by how much a mask may fall behind the network's own in what the network expects of both, for its finer edges
 LESS_LIKELY = {"plain": 0.1, "grabcut": 0.2}
-HOLE = 0.0004  # of the square of the longest side; a smaller hole of a product is filled
+LEAST_HOLE = 0.0004  # of the square of the longest side; a smaller hole of a product is filled
+SMALL_HOLE = 0.003  # of the same; in a smaller one every pixel may be a blend with the product
+BLEND = 0.15  # share of the product's colour in it that such a hole may have
 CLEAR = 40  # median distance of a product from a smooth ground from which on it stands out clearly, CIE76
 GAP_AREA = 0.12  # of the network's mask; a larger part as white as the ground may be one of the product
 RIM_OPEN = 0.3  # share of the rim of a gap, or of a missing part, that may border on the ground around
@@ -181,9 +183,9 @@ def without_text(mask: np.ndarray, lab: np.ndarray, side: int) -> np.ndarray:
 def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -> np.ndarray:
     """Close gaps narrower than 1 % of the image's longest side and fill holes, but for those that show the ground.
 
-    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels; in a narrow one most lie on the
-    blend with the product. On a `white` ground its rim stands out as the outline does besides: a highlight, which is as
-    white, fades into the rest.
+    A hole shows the ground where `distance` is below 4 in more than 30 % of its pixels: the others blend it with the
+    product. In a small one all may, and there it is below BLEND of the rim's. On a `white` ground its rim stands out as
+    the outline does besides: a highlight, which is as white, fades into the rest.
     """
     radius = max(1, round(0.003 * side))
     pad = radius + 2
@@ -195,12 +197,13 @@ def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -
     outside = open_ & (parts == parts[0, 0])
     holes = open_ & ~outside
     size = boxes[:, cv2.CC_STAT_AREA]
-    near = np.bincount(parts[distance < 4], minlength=n)
-    shows_ground = (near > 0.3 * size) & (size > HOLE * side * side)
+    rim = open_ & (cv2.dilate(closed, np.ones((3, 3), np.uint8)) > 0)
+    height = np.minimum(cv2.dilate(np.where(closed, distance, 0), np.ones((7, 7), np.uint8))[rim], 60)
+    height = np.bincount(parts[rim], height, n) / np.maximum(1, np.bincount(parts[rim], minlength=n))
+    low = np.where(size < SMALL_HOLE * side * side, np.maximum(4, BLEND * height), 4)
+    near = np.bincount(parts[distance < low[parts]], minlength=n)
+    shows_ground = (near > 0.3 * size) & (size > LEAST_HOLE * side * side)
     if white:
-        rim = open_ & (cv2.dilate(closed, np.ones((3, 3), np.uint8)) > 0)
-        height = np.minimum(cv2.dilate(np.where(closed, distance, 0), np.ones((7, 7), np.uint8))[rim], 60)
-        height = np.bincount(parts[rim], height, n) / np.maximum(1, np.bincount(parts[rim], minlength=n))
         shows_ground &= height > 0.8 * height[parts[0, 0]]
     ground = shows_ground[parts] & holes
     # what closing added beside the ground is a fine detail's surroundings, elsewhere it is a gap in the product
