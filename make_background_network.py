@@ -9,9 +9,9 @@ was trained on (doc/results.md says which), and some hundred photographs of your
 you looked through will do. They lie in mask_true/D/, named as the photographs in raw_img/D/ with .png after it, 0 and
 255.
 
-1. COMPOSITES photographs are composed: products are cut out, turned, scaled, bent, some opened so that one sees
-   through them, given other colours, partly the ground's own, and put before white, graded and drawn grounds and
-   photographs of GROUND_DATASETS, with shadows, shop text and other things behind them.
+1. COMPOSITES photographs are composed: products are cut out, turned, scaled, bent, given other colours, partly the
+   ground's own, and put before white, graded and drawn grounds and photographs of GROUND_DATASETS, with shadows, shop
+   text and other things behind them.
 2. A network in the shape of a U (Ronneberger et al. 2015, arXiv:1505.04597) learns from these and from the photographs
    themselves to tell product from ground; every HELD_OUT-th model is kept apart and says how well it does.
 3. It is written as an ONNX file.
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 SETTINGS = ["MASK_DATASETS", "GROUND_DATASETS", "COMPOSITES", "MASK_EPOCHS", "LABEL_PATTERN", "RANDOM_SEED"]
 SIDE = 256  # pixels per side of a composed photograph
 WIDTHS = (12, 32, 48, 64, 96)  # channels of the network at full size, half of it, and so on
-OPEN = 0.14  # share of the composites whose product one sees through
 HELD_OUT = 10  # one model in so many is not trained on
 REPEATS = 2  # times that a photograph itself is shown while each composite is shown once
 BATCH_SIZE = 16
@@ -97,44 +96,24 @@ def recoloured(image_bgr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2BGR)
 
 
-def deep_in(mask: np.ndarray, far: float) -> np.ndarray:
-    """Where the outline of a mask, uint8 (H, W), is farther than `far` pixels: bool (H, W)."""
-    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1] > far
-
-
-def opened(product: Cutout, rng: np.random.Generator) -> Cutout:
-    """The product as something that one sees through: a ring, a frame, a basket, a wheel. Its rim and bars are left."""
-    height, width = product.mask.shape
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    y, x = y - height * rng.uniform(0.3, 0.7), x - width * rng.uniform(0.3, 0.7)
-    thick = max(height, width) * rng.uniform(0.008, 0.04)
-    bars = np.zeros((height, width), bool)
-    kind = rng.choice(["ring", "bars", "grid", "spokes"])
-    if kind in ("bars", "grid"):
-        turn, apart = rng.uniform(0, np.pi), thick * rng.uniform(2.5, 9)
-        for angle in (turn, turn + np.pi / 2)[: 1 + (kind == "grid")]:
-            bars |= (np.cos(angle) * x + np.sin(angle) * y) % apart < thick
-    elif kind == "spokes":
-        n, radius = int(rng.integers(3, 25)), np.hypot(x, y)
-        beside = radius * np.abs(np.sin(n / 2 * np.arctan2(y, x))) * 2 / n  # about, to the middle of the nearest one
-        bars = (beside < thick / 2) | (radius < 2 * thick)
-    hole = deep_in(product.mask, max(height, width) * rng.uniform(0.01, 0.12)) & ~bars
-    return Cutout(product.image_bgr, product.mask * ~hole)
-
-
-def disguised(product: Cutout, ground_bgr: np.ndarray, rng: np.random.Generator) -> Cutout:
-    """The product with what is hard to tell from a ground of the colour `ground_bgr` (3,); mostly as it is.
+def disguised(product: Cutout, ground_bgr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The product's image with what is hard to tell from a ground of the colour `ground_bgr` (3,); mostly as it is.
 
     Parts of the ground's colour, highlights of it, the whole faded towards it, nothing but lines, stripes.
     """
     kinds = ["parts", "light", "faded", "lines", "stripes", "as it is"]
-    kind = rng.choice(kinds, p=[0.12, 0.08, 0.07, 0.05, 0.07, 0.61])
+    kind = rng.choice(kinds, p=[0.12, 0.08, 0.07, 0.07, 0.07, 0.59])
     image_bgr, (height, width) = product.image_bgr.copy(), product.mask.shape
+
+    def within(far: int) -> np.ndarray:
+        """Where the product's outline is farther than `far` pixels: bool (height, width)."""
+        framed = cv2.copyMakeBorder(product.mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        return cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1] > far
+
     if kind == "parts":
         field = cv2.resize(rng.normal(0, 1, (rng.integers(2, 7),) * 2), (width, height), interpolation=cv2.INTER_CUBIC)
         part = field > np.quantile(field, rng.uniform(0.5, 0.9))
-        part &= deep_in(product.mask, 2) | (rng.random() < 0.5)
+        part &= within(2) | (rng.random() < 0.5)
         image_bgr[part] = np.clip(image_bgr[part] * rng.uniform(0, 0.1) + 0.95 * ground_bgr, 0, 255)
     elif kind == "light":
         image_bgr[image_bgr.max(axis=2) > rng.integers(60, 220)] = ground_bgr
@@ -143,14 +122,14 @@ def disguised(product: Cutout, ground_bgr: np.ndarray, rng: np.random.Generator)
         image_bgr = (image_bgr * (1 - share) + ground_bgr * share).astype(np.uint8)
     elif kind == "lines":
         lines = cv2.Canny(image_bgr, 80, 200) > 0
-        blank = deep_in(product.mask, round(max(height, width) * rng.uniform(0.006, 0.02))) & ~lines
+        blank = within(round(max(height, width) * rng.uniform(0.006, 0.02))) & ~lines
         share = rng.uniform(0, 0.12)
         image_bgr[blank] = image_bgr[blank] * share + ground_bgr * (1 - share)
     elif kind == "stripes":
         along = np.mgrid[:height, :width][rng.integers(2)]
         stripe = along * int(rng.integers(3, 20)) // max(height, width) % 2 == 0
         image_bgr[stripe] = rng.uniform(0, 255, 3) if rng.random() < 0.6 else ground_bgr
-    return Cutout(image_bgr, product.mask)
+    return image_bgr
 
 
 def seen_anew(product: Cutout, longest: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +250,7 @@ def composite(
             )
 
     product = any_cutout()
-    product = opened(product, rng) if rng.random() < OPEN else disguised(product, ground_bgr, rng)
+    product = Cutout(disguised(product, ground_bgr, rng), product.mask)
     copies = 1 if rng.random() < 0.86 else int(rng.integers(2, 4))
     longest = SIDE * rng.uniform(0.35, 0.98) / copies**0.6 if rng.random() < 0.9 else SIDE * rng.uniform(0.95, 1.3)
     for i in range(copies):

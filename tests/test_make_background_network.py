@@ -45,38 +45,21 @@ def test_things_are_laid_over_where_they_belong_and_cut_off_at_the_border():
     assert not canvas.any()
 
 
-@pytest.mark.parametrize("open_, least, mean", [(0, 0.85, 0.95), (1, 0.3, 0.85)], ids=["solid", "open"])
-def test_mask_of_a_composite_is_where_the_product_is(monkeypatch, open_, least, mean):
-    """A product of one strong colour on a white ground: the mask must be what is of that colour.
-
-    Of thin bars out of focus, little is.
-    """
+def test_mask_of_a_composite_is_where_the_product_is(monkeypatch):
+    """A product of one strong colour on a white ground: the mask must be what is of that colour."""
     image, mask = disc()
     image[mask] = (20, 20, 230)
     cutout = stage.cut_out(image, mask)
     monkeypatch.setattr(stage, "ground", lambda _, __: (np.full((stage.SIDE,) * 2 + (3,), 255, np.float32), True))
     monkeypatch.setattr(stage, "recoloured", lambda image_bgr, _: image_bgr)
-    monkeypatch.setattr(stage, "disguised", lambda product, _, __: product)
-    monkeypatch.setattr(stage, "OPEN", open_)
+    monkeypatch.setattr(stage, "disguised", lambda product, _, __: product.image_bgr)
     monkeypatch.setattr(stage.drawn, "write_text", lambda *_: None)
     scores = []
     for seed in range(20):
         composed, true = stage.composite([cutout], [], np.random.default_rng(seed))
         red = composed[..., 2].astype(int) - composed[..., 1] > 100
         scores.append((red & (true > 0.5)).sum() / (red | (true > 0.5)).sum())
-    assert min(scores) > least and np.mean(scores) > mean
-
-
-def test_one_sees_through_an_opened_product_but_not_through_its_rim():
-    product = stage.cut_out(*disc(120))
-    inside = stage.deep_in(product.mask, 0.12 * product.mask.shape[0])  # deeper than any rim
-    shares = []
-    for seed in range(40):
-        found = stage.opened(product, np.random.default_rng(seed)).mask
-        assert found.max() == 1 and not (found & ~product.mask).any()
-        assert (found == product.mask)[~stage.deep_in(product.mask, 0.01 * max(found.shape))].all()
-        shares.append(found[inside].mean())
-    assert min(shares) == 0 and 0.3 < max(shares) < 0.9  # a ring, and bars across
+    assert min(scores) > 0.85 and np.mean(scores) > 0.95
 
 
 def test_composites_are_the_same_for_the_same_number_and_of_every_kind():
