@@ -58,6 +58,7 @@ LESS_LIKELY = {"plain": 0.1, "grabcut": 0.2}
 LEAST_HOLE = 0.0004  # of the square of the longest side; a smaller hole of a product is filled
 SMALL_HOLE = 0.003  # of the same; in a smaller one every pixel may be a blend with the product
 BLEND = 0.15  # share of the product's colour in it that such a hole may have
+FAINT = 25  # median distance of a product from a smooth ground below which a part may have the ground's very colour
 CLEAR = 40  # median distance of a product from a smooth ground from which on it stands out clearly, CIE76
 GAP_AREA = 0.12  # of the network's mask; a larger part as white as the ground may be one of the product
 RIM_OPEN = 0.3  # share of the rim of a gap, or of a missing part, that may border on the ground around
@@ -362,7 +363,7 @@ def with_likely_holes(mask: np.ndarray, likely: np.ndarray) -> np.ndarray:
     """A mask with what it encloses and the network takes for product, bool and float32 (H, W) -> bool (H, W).
 
     By this the network is asked whether it agrees with an outline: of a hole, which may be finer than it sees, the
-    ground that shows in it tells more.
+    ground that shows in it tells more, unless the product is so faint that a part of it may look like that.
     """
     return mask | (holes_of(mask) & (likely > 0.5))
 
@@ -541,6 +542,8 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
         if trust > own - LESS_LIKELY["plain"]:
             found = without_unlikely(smooth, shown)
             trust = trust if found is smooth else expected_iou(likely, with_likely_holes(found, shown))
+            if found.any() and np.median(ground.distance[found]) < FAINT:
+                found = with_likely_holes(found, shown)
             found = with_white_parts(found, shown) if is_white(ground) else found
             return with_pale_parts(found, ground, shown), "plain", trust
     mask = by_network(np.ascontiguousarray(seen[..., :3]), likely)

@@ -150,6 +150,17 @@ def test_holes_worked_by_hand():
     assert (seen & holes).sum() == 5 and not seen[4:6, 4:6].any()
 
 
+@pytest.mark.parametrize("colour, is_hole", [((50, 60, 170), True), ((165, 172, 178), False)], ids=["clear", "faint"])
+def test_hole_is_a_part_of_a_faint_product_that_the_network_finds_whole(monkeypatch, colour, is_hole):
+    filled = ellipse(128, 128)
+    holed = filled.copy()
+    holed[54:74, 54:74] = False
+    monkeypatch.setattr(background, "likely_product", lambda network, seen: np.where(filled, np.float32(0.9), 0))
+    image = painted(np.full((128, 128, 3), (200, 205, 210), np.uint8), holed, colour)
+    found, method, _ = stage.remove_background(image, None, "auto")
+    assert method == "plain" and iou(found, holed if is_hole else filled) > 0.95
+
+
 @pytest.mark.parametrize("chance, wide, filled_in", [(0.9, 30, True), (0.7, 30, False), (0.9, 8, False)])
 def test_large_hole_is_a_white_part_where_the_network_is_sure(chance, wide, filled_in):
     filled = ellipse(120, 150)
