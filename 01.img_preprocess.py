@@ -60,7 +60,7 @@ SMALL_HOLE = 0.003  # of the same; in a smaller one every pixel may be a blend w
 BLEND = 0.15  # share of the product's colour in it that such a hole may have
 FAINT = 25  # median distance of a product from a smooth ground below which a part may have the ground's very colour
 CLEAR = 40  # median distance of a product from a smooth ground from which on it stands out clearly, CIE76
-GAP_AREA = 0.12  # of the network's mask; a larger part as white as the ground may be one of the product
+GAP_AREA = 0.12  # of a mask with its gaps filled; a larger part as white as the ground may be one of the product
 RIM_OPEN = 0.3  # share of the rim of a gap, or of a missing part, that may border on the ground around
 SPECK = 0.002  # share of the mask; a smaller part by itself is what the ground's texture leaves within a gap
 LIKELY = 0.8  # mean probability of a part that the network surely takes for product
@@ -538,12 +538,15 @@ def find_mask(image_bgr: np.ndarray, method: str) -> tuple[np.ndarray, str, floa
     correct = method == "auto" and smooth_ground
     if correct:
         smooth, shown = plain_mask(lab, ground), cv2.resize(likely, (width, height))
-        trust = expected_iou(likely, with_likely_holes(smooth, shown))
+        filled = with_likely_holes(smooth, shown)
+        trust = expected_iou(likely, filled)
         if trust > own - LESS_LIKELY["plain"]:
             found = without_unlikely(smooth, shown)
-            trust = trust if found is smooth else expected_iou(likely, with_likely_holes(found, shown))
+            if found is not smooth:
+                filled = with_likely_holes(found, shown)
+                trust = expected_iou(likely, filled)
             if found.any() and np.median(ground.distance[found]) < FAINT:
-                found = with_likely_holes(found, shown)
+                found = filled
             found = with_white_parts(found, shown) if is_white(ground) else found
             return with_pale_parts(found, ground, shown), "plain", trust
     mask = by_network(np.ascontiguousarray(seen[..., :3]), likely)

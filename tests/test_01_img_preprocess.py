@@ -127,6 +127,13 @@ def test_what_one_sees_through_stays_open(product, ground, method):
     assert iou(found, product()) > 0.85
 
 
+def test_thin_frame_on_a_coloured_ground_stays_open():
+    filled = ellipse(120, 150)
+    frame = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(4)).astype(bool)
+    found, _, _ = stage.remove_background(painted(gradient(), frame), None, "auto")
+    assert iou(found, frame) > 0.9 and not found[60, 75]
+
+
 def test_outline_drawing_is_filled_where_the_network_finds_it_whole(monkeypatch):
     filled = ellipse(128, 128)
     outline = filled & ~cv2.erode(filled.astype(np.uint8), stage.disc(3)).astype(bool)
