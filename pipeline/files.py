@@ -8,6 +8,7 @@ was made from: that is how a stage knows that it is up to date (`up_to_date`) or
 import ast
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import math
@@ -29,7 +30,13 @@ from pipeline.settings import UserError, remedy_of
 def root() -> Path:
     """The folder that holds raw_img/ img/ data/ ...: the environment's IMAGE_CLUSTER_ROOT, or the project's own."""
     chosen = os.environ.get("IMAGE_CLUSTER_ROOT")
-    return Path(chosen).resolve() if chosen else Path(config.__file__).resolve().parent
+    return _resolved(chosen or str(Path(config.__file__).parent))
+
+
+@functools.cache
+def _resolved(folder: str) -> Path:
+    """A folder without symbolic links in its path, which is asked for many times an image."""
+    return Path(folder).resolve()
 
 
 def raw_img_dir(dataset: str) -> Path:
@@ -148,8 +155,11 @@ def images_of(folder: Path, remedy: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, waited_for: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`, with its suffix; rename it onto `path` at the end, remove it on an error.
+
+    Before the renaming, the content is `waited_for` until it is on the disk. Not so the many images whose fingerprints
+    a record holds: one that a power failure emptied is found by that, and made again.
 
     Raises UserError where the disk is full or read-only, or the folder is no place to write to (see `inside`).
 
@@ -165,8 +175,9 @@ def whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
+        if waited_for:
+            with temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
         if remedy := remedy_of(error):

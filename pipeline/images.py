@@ -110,7 +110,7 @@ def write_image(path: Path, image_bgr: np.ndarray) -> None:
     from pipeline.files import whole
 
     data = encode_image(image_bgr, path.suffix)
-    with whole(path) as temporary:
+    with whole(path, waited_for=False) as temporary:
         temporary.write_bytes(data)
 
 

@@ -344,10 +344,34 @@ def test_what_the_network_is_sure_of_stays_and_grabcut_decides_the_rest():
     likely = np.where(truth, 0.9, 0.1).astype(np.float32)
     likely[:, 60:70] = 0.45  # not sure there, and rather wrong within the product
     likely[5:15, 5:15] = 0.99  # sure of a piece of ground
-    found = stage.by_network(image, likely)
+    found = stage.by_grabcut(image, likely)
     assert found[5:15, 5:15].all()
     found[5:15, 5:15] = False
     assert iou(found, truth) > 0.95
+
+
+def test_colours_decide_where_the_network_is_not_sure():
+    truth = ellipse(128, 128)
+    image = painted(cluttered(128, 128), truth)
+    coarse = cv2.blur(np.roll(truth, 3, axis=1).astype(np.float32), (15, 15))  # a blurred outline, a little beside it
+    assert iou(coarse > 0.5, truth) < 0.92
+    assert iou(stage.by_colours(image, coarse), truth) > 0.94
+
+
+def test_shop_text_in_the_products_colours_is_no_part_of_it():
+    truth, text = ellipse(128, 128), np.zeros((128, 128), bool)
+    text[4:12, 20:60] = True
+    image = painted(np.full((128, 128, 3), 230, np.uint8), truth | text)
+    likely = np.where(truth, 0.95, 0.05).astype(np.float32)
+    assert not (stage.by_colours(image, np.where(text, 0.3, likely).astype(np.float32)) & text).any()
+    assert stage.by_colours(image, np.where(text, 0.7, likely).astype(np.float32))[text].all()  # the pieces of a set
+
+
+def test_colours_of_an_even_picture_say_nothing():
+    likely = np.float32(np.random.default_rng(0).random((128, 128)))
+    even = np.full((128, 128, 3), 90, np.uint8)
+    found = stage.by_colours(even, likely)
+    assert (found == (likely > 0.5)).mean() > 0.99
 
 
 def test_blank_part_that_the_network_finds_is_not_left_to_grabcut(monkeypatch):
@@ -356,7 +380,7 @@ def test_blank_part_that_the_network_finds_is_not_left_to_grabcut(monkeypatch):
     image = painted(white(128, 128), outline)
     likely = np.where(filled, 0.9, 0.02).astype(np.float32)
     monkeypatch.setattr(background, "likely_product", lambda network, seen: likely)
-    assert iou(stage.by_network(image, likely), outline) > 0.9  # the blank inside has the ground's colour
+    assert iou(stage.by_grabcut(image, likely), outline) > 0.9  # the blank inside has the ground's colour
     found, method, _ = stage.remove_background(image, None, "network")
     assert method == "network" and iou(found, filled) > 0.95
 
