@@ -659,7 +659,7 @@ def blend(image_bgr: np.ndarray, mask: np.ndarray) -> np.ndarray:
     within = cv2.copyTo(image_bgr, inside)
     further_in, weight = (cv2.boxFilter(v, cv2.CV_32F, (5, 5), normalize=False) for v in (within, inside))
     opacity = 0.5 + 0.5 * cv2.blur(whole.astype(np.float32), (3, 3))
-    blended = np.where(mask[..., None], image_bgr, np.uint8(255))
+    blended = cv2.copyTo(image_bgr, whole, np.full_like(image_bgr, 255))
     band = np.nonzero(mask & (opacity < 1))
     product, weight = image_bgr[band].astype(np.float32), weight[band][:, None]  # (n, 3), (n, 1)
     # not where the product is too thin to have an inside
