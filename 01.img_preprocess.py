@@ -107,12 +107,14 @@ def shadow_mask(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.nd
 
     A shadow keeps the ground's chroma at a lesser light and grows out of the ground without an edge; a product has one.
     """
-    light = np.clip((lab[..., 0] + 16) / (surface[..., 0] + 16), 0.6, 1)  # cube root of the share of light
-    chroma = cv2.magnitude(*(lab[..., i] - surface[..., i] * light for i in (1, 2)))  # of what the light leaves
+    (lightness, *ab), (ground_lightness, *ground_ab) = cv2.split(lab), cv2.split(surface)
+    light = (lightness + 16) / (ground_lightness + 16)  # cube root of the share of light
+    # of what the light leaves
+    chroma = cv2.magnitude(*(mine - grounds * light for mine, grounds in zip(ab, ground_ab, strict=True)))
     like = (light > 0.6) & (light < 1) & (chroma < 4)
     if np.count_nonzero(like & mask) < 0.002 * mask.size:
         return np.zeros_like(mask)
-    smooth = cv2.GaussianBlur(lab[..., 0], (3, 3), 0)
+    smooth = cv2.GaussianBlur(lightness, (3, 3), 0)
     slope = cv2.magnitude(*(cv2.Sobel(smooth, cv2.CV_32F, x, 1 - x, scale=1 / 8) for x in (1, 0)))  # L* per pixel
     faint = ~mask | (like & (slope < 1.5))
     grown = cv2.erode(faint.view(np.uint8), np.ones((3, 3), np.uint8)).view(bool) | ~mask
@@ -461,7 +463,24 @@ def expected_iou(likely: np.ndarray, mask: np.ndarray) -> float:
     likely : float32 (h, w), 0..1; mask : bool of any size
     """
     share = cv2.resize(mask.astype(np.float32), likely.shape[::-1], interpolation=cv2.INTER_AREA)
-    return float((likely * share).sum() / max(1e-6, (share + likely * (1 - share)).sum()))
+    both = float(np.vdot(likely, share))
+    return both / max(1e-6, float(likely.sum()) + float(share.sum()) - both)
+
+
+def discriminant(pixels: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """The direction of colour in which product and ground differ most: Fisher's linear discriminant, of length 1.
+
+    pixels : float32 (n, 3); product : bool (n,), some and not all True -> float64 (3,)
+    """
+    within = 25 * np.eye(3)  # the noise that a camera leaves in even colours
+    means = []
+    for part in (product, ~product):
+        weights = part.astype(np.float32)
+        count, total = np.count_nonzero(part), weights @ pixels
+        within += (pixels * weights[:, None]).T @ pixels / count - np.outer(total, total) / count**2
+        means.append(total / count)
+    direction = np.linalg.solve(within, means[0] - means[1])
+    return direction / max(1e-9, np.linalg.norm(direction))
 
 
 def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
@@ -477,18 +496,18 @@ def refined(mask: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
     edge_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
     coarse_bgr = cv2.resize(image_bgr, mask.shape[::-1], interpolation=cv2.INTER_AREA)
     soft = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    product, ground = coarse_bgr[mask].astype(np.float32), coarse_bgr[~mask].astype(np.float32)  # (n, 3)
-    if min(len(product), len(ground)) > 3:
-        within = np.cov(product.T) + np.cov(ground.T) + 25 * np.eye(3)
-        direction = np.linalg.solve(within, product.mean(axis=0) - ground.mean(axis=0))
-        direction /= max(1e-9, np.linalg.norm(direction))
-        guide = cv2.transform(edge_bgr.astype(np.float32), direction[None])
+    if 3 < np.count_nonzero(mask) < mask.size - 3:
         window = (2 * round(1.75 * size[0] / mask.shape[1]) + 1,) * 2
+        box = tuple(slice(max(0, side.start - window[0]), side.stop + window[0]) for side in box_of(soft > 0))
+        whole, soft = np.zeros_like(soft), soft[box]  # further off nothing of it is left
+        direction = discriminant(coarse_bgr.reshape(-1, 3).astype(np.float32), mask.ravel())
+        guide = cv2.transform(edge_bgr[box].astype(np.float32), direction[None])
         mean_guide, mean_soft = cv2.blur(guide, window), cv2.blur(soft, window)
         slope = cv2.blur(guide * soft, window) - mean_guide * mean_soft
         slope /= cv2.blur(guide * guide, window) - mean_guide * mean_guide + 30
         offset = mean_soft - slope * mean_guide
-        soft = cv2.blur(slope, window) * guide + cv2.blur(offset, window)
+        whole[box] = cv2.blur(slope, window) * guide + cv2.blur(offset, window)
+        soft = whole
     found = (soft > 0.5).astype(np.uint8)
     return found > 0 if size == (width, height) else cv2.resize(found * 255, (width, height)) > 127
 
@@ -543,6 +562,8 @@ def banner_height(image_bgr: np.ndarray) -> int:
     # every fourth column tells as much, in a quarter of the time
     rows = np.ascontiguousarray(image_bgr[: highest + 3, ::4])
     colour = np.sort(rows[1], axis=0)[rows.shape[1] // 2].astype(np.float64)  # the median
+    if cv2.mean(cv2.inRange(rows[:2], colour - 30, colour + 30))[0] < 0.97 * 255:
+        return 0
     same = cv2.inRange(rows, colour - 30, colour + 30)
     same = cv2.reduce(same, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0] / 255  # share of each row
     # the line between is blended
@@ -750,10 +771,9 @@ def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:
 
 def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
     """`preprocess_image` of each name on all cores, in the names' order, without holding more than a few images."""
-    # OpenCV frees the interpreter while it works, so threads share the cores as well as processes, and start at once
     cv2.setNumThreads(1)
     memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time
-    rows = parallel.in_threads(functools.partial(preprocess_image, dataset), names)
+    rows = parallel.in_processes(functools.partial(preprocess_image, dataset), names)
     return iter(tqdm(rows, total=len(names), unit="image", disable=None))
 
 

@@ -1,15 +1,17 @@
 """Results in order, a bounded number ahead, errors and an early end."""
 
 import _thread
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import config
-from pipeline import parallel
+from pipeline import parallel, settings
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 7])
@@ -89,4 +91,139 @@ print("done")
 def test_an_interrupt_ends_it_at_any_moment():
     """Locks written in Python (ThreadPoolExecutor's) fail or wait for ever within the first hundred."""
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
+
+
+# ---- processes -------------------------------------------------------------------------------------
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="threads are used here")
+
+
+def children() -> set[int]:
+    """Ids of the processes that this one has started and that are there, ended ones not yet waited for included."""
+    return {int(number) for path in Path("/proc/self/task").glob("*/children") for number in path.read_text().split()}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, 7])
+def test_results_of_processes_come_in_order(n_jobs):
+    config.N_JOBS = n_jobs
+    delays = [0.02, 0, 0.01, 0, 0] * 12
+
+    def slow(i: int) -> int:
+        time.sleep(delays[i])
+        return i * i
+
+    before = children() if sys.platform == "linux" else set()
+    assert list(parallel.in_processes(slow, range(60))) == [i * i for i in range(60)]
+    assert list(parallel.in_processes(slow, [])) == []
+    assert not before or children() == before
+
+
+@linux
+def test_work_is_shared_by_other_processes():
+    config.N_JOBS = 3
+
+    def whose(_: int) -> int:
+        time.sleep(0.02)
+        return os.getpid()
+
+    at_work = set(parallel.in_processes(whose, range(30)))
+    assert len(at_work) == 3 and os.getpid() not in at_work
+
+
+@linux
+def test_an_error_ends_the_processes_and_is_raised_with_its_traceback():
+    config.N_JOBS = 2
+    before = children()
+
+    def fails(i: int) -> int:
+        return 1 // (3 - i)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(parallel.in_processes(fails, range(1000)))
+    assert "1 // (3 - i)" in str(caught.value.__cause__)
+    assert children() == before
+
+
+@linux
+def test_only_a_few_are_begun_ahead_of_the_reader_by_processes(tmp_path):
+    config.N_JOBS = 2
+    before = children()
+    results = parallel.in_processes(lambda i: (tmp_path / str(i)).touch(), range(1000))
+    next(results)
+    time.sleep(0.2)
+    results.close()
+    assert children() == before
+    assert len(list(tmp_path.iterdir())) < 12
+
+
+@linux
+def test_a_process_that_the_system_ends_is_told_with_what_it_was_at():
+    config.N_JOBS = 2
+    before = children()
+
+    def dies(name: str) -> None:
+        if name == "c":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(settings.UserError, match=r"at work on c or .* lower N_JOBS"):
+        list(parallel.in_processes(dies, "abcdefghij"))
+    assert children() == before
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+import config
+from pipeline import parallel
+
+def alive(i):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(60)
+
+config.N_JOBS = 2
+list(parallel.in_processes(alive, range(4)))
+"""
+
+
+@linux
+def test_processes_end_with_one_that_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)]) as parent:
+        while len(found := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+            time.sleep(0.01)
+            assert parent.poll() is None
+        parent.kill()
+    for _ in range(100):
+        still = [number for number in found if running(number)]
+        if not still:
+            break
+        time.sleep(0.02)
+    assert not still
+
+
+def running(number: int) -> bool:
+    """Whether there is a process of that id that has not ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+CTRL_C = """
+import _thread, os, signal, time
+
+def ctrl_c(after):
+    time.sleep(after)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@linux
+def test_an_interrupt_ends_processes_at_any_moment():
+    program = INTERRUPTED.replace("in_threads", "in_processes").replace("range(1500)", "range(300)")
+    # Ctrl-C itself, from another thread, which may take it as well
+    timer = "signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))"
+    assert timer in program
+    program = program.replace(timer, "_thread.start_new_thread(ctrl_c, (random.uniform(1e-5, 2e-2),))")
+    ended = subprocess.run([sys.executable, "-c", CTRL_C + program], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
