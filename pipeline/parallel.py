@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,35 +85,39 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item]) -> I
         yield from in_threads(function, items)
         return
     processes: dict[Connection, _Process] = {}
-    results, n_given, ended = {}, 0, mmap.mmap(-1, 1)  # the last shared by all
+    answers: dict[int, tuple[Result, BaseException | None]] = {}
+    n_given, ended = 0, mmap.mmap(-1, 1)  # the second shared by all
     try:
         for _ in range(n_jobs):
             _fork(function, items, processes, ended)
         for number in range(len(items)):
-            while number not in results:
-                for asked, process in processes.items():  # a second one, so that it need not wait for the next
-                    while len(process.given) < 2 and n_given < min(len(items), number + 4 * n_jobs):
-                        asked.send(n_given)
-                        process.given.append(n_given)
-                        n_given += 1
-                for asked in wait(list(processes)):
-                    result, error = asked.recv()
-                    if error is not None:
-                        raise error
-                    results[processes[asked].given.popleft()] = result
-            yield results.pop(number)
-    except (EOFError, ConnectionError):
-        doubtful = min((process.given[0] for process in processes.values() if process.given), default=0)
-        raise settings.UserError(
-            f"the system ended a process that was at work on {items[doubtful]} or one of the next, most likely for "
-            "want of memory: lower N_JOBS and run this again"
-        ) from None
+            while number not in answers:
+                try:
+                    for asked, process in processes.items():  # a second one, so that it need not wait for the next
+                        while len(process.given) < 2 and n_given < min(len(items), number + 4 * n_jobs):
+                            asked.send(n_given)
+                            process.given.append(n_given)
+                            n_given += 1
+                    for asked in wait(list(processes)):
+                        answer = asked.recv()
+                        answers[processes[asked].given.popleft()] = answer
+                except (EOFError, ConnectionError):
+                    doubtful = min((process.given[0] for process in processes.values() if process.given), default=0)
+                    raise settings.UserError(
+                        f"the system ended a process that was at work on {items[doubtful]} or one of the next, most "
+                        "likely for want of memory: lower N_JOBS and run this again"
+                    ) from None
+            result, error = answers.pop(number)
+            if error is not None:
+                raise error
+            yield result
     finally:
         ended[0] = 1
         for asked in processes:
             asked.close()
         for process in processes.values():
-            os.waitpid(process.id, 0)
+            with contextlib.suppress(ChildProcessError):  # where the system was told not to keep ended ones
+                os.waitpid(process.id, 0)
 
 
 class _Process(NamedTuple):
@@ -174,5 +179,7 @@ def _answer(
             asked.send(answer)
     except (EOFError, OSError):  # nobody asks any more
         pass
+    except BaseException:  # an answer that can't be sent
+        traceback.print_exc()
     finally:
         os._exit(0)

@@ -146,6 +146,17 @@ def test_an_error_ends_the_processes_and_is_raised_with_its_traceback():
 
 
 @linux
+def test_an_error_like_that_of_a_lost_process_is_still_its_own():
+    config.N_JOBS = 2
+
+    def fails(i: int) -> None:
+        raise EOFError(f"a file that ends early, {i}")
+
+    with pytest.raises(EOFError, match="ends early, 0"):
+        list(parallel.in_processes(fails, range(10)))
+
+
+@linux
 def test_only_a_few_are_begun_ahead_of_the_reader_by_processes(tmp_path):
     config.N_JOBS = 2
     before = children()
