@@ -325,9 +325,11 @@ def by_colours(small_bgr: np.ndarray, likely: np.ndarray) -> np.ndarray:
     odds, every = found / (1 - found), histogram(np.ones_like(found))
     for _ in range(2):
         share, product = found.mean(), histogram(found)
-        # of a colour that is rare, little can be said
-        ratio = (product + 2 * share) / (every - product + 2 * (1 - share)) * (1 - share) / share
-        found = odds * (ratio * np.sqrt(ratio))[cells]  # of neighbouring pixels each tells something new
+        # what others of its colour are, a pixel does not tell itself; of a rare colour little can be said
+        of_product, of_ground = product[cells] - found, (every - product)[cells] - (1 - found)
+        ratio = (np.maximum(of_product, 0) + 2 * share) / (np.maximum(of_ground, 0) + 2 * (1 - share))
+        ratio *= (1 - share) / share
+        found = odds * ratio * np.sqrt(ratio)
         found /= 1 + found
     mask = found.reshape(likely.shape) > 0.5
     # other things and shop text have the product's colours too
