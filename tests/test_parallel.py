@@ -13,9 +13,12 @@ import pytest
 import config
 from pipeline import parallel, settings
 
+WAYS = pytest.mark.parametrize("in_parallel", [parallel.in_threads, parallel.in_processes])
 
+
+@WAYS
 @pytest.mark.parametrize("n_jobs", [1, 2, 7])
-def test_results_come_in_order(n_jobs):
+def test_results_come_in_order(n_jobs, in_parallel):
     config.N_JOBS = n_jobs
     delays = [0.02, 0, 0.01, 0, 0] * 4
 
@@ -23,7 +26,7 @@ def test_results_come_in_order(n_jobs):
         time.sleep(delays[i])
         return i * i
 
-    assert list(parallel.in_threads(slow, range(20))) == [i * i for i in range(20)]
+    assert list(in_parallel(slow, range(20))) == [i * i for i in range(20)]
 
 
 def test_as_many_as_asked_for_are_made_while_the_reader_is_busy():
@@ -61,8 +64,9 @@ def test_an_error_ends_the_threads_and_is_raised():
     assert _thread._count() == before
 
 
-def test_nothing_to_do():
-    assert list(parallel.in_threads(str, [])) == []
+@WAYS
+def test_nothing_to_do(in_parallel):
+    assert list(in_parallel(str, [])) == []
 
 
 INTERRUPTED = """
@@ -104,24 +108,10 @@ def children() -> set[int]:
     return {int(number) for path in Path("/proc/self/task").glob("*/children") for number in path.read_text().split()}
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2, 7])
-def test_results_of_processes_come_in_order(n_jobs):
-    config.N_JOBS = n_jobs
-    delays = [0.02, 0, 0.01, 0, 0] * 12
-
-    def slow(i: int) -> int:
-        time.sleep(delays[i])
-        return i * i
-
-    before = children() if sys.platform == "linux" else set()
-    assert list(parallel.in_processes(slow, range(60))) == [i * i for i in range(60)]
-    assert list(parallel.in_processes(slow, [])) == []
-    assert not before or children() == before
-
-
 @linux
 def test_work_is_shared_by_other_processes():
     config.N_JOBS = 3
+    before = children()
 
     def whose(_: int) -> int:
         time.sleep(0.02)
@@ -129,6 +119,7 @@ def test_work_is_shared_by_other_processes():
 
     at_work = set(parallel.in_processes(whose, range(30)))
     assert len(at_work) == 3 and os.getpid() not in at_work
+    assert children() == before
 
 
 @linux
