@@ -214,6 +214,8 @@ def running(number: int) -> bool:
 CTRL_C = """
 import _thread, os, signal, time
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
+
 def ctrl_c(after):
     time.sleep(after)
     os.kill(os.getpid(), signal.SIGINT)
