@@ -73,6 +73,8 @@ RULED_OUT = 0.02  # mean probability of a part that the network rules out
 SURE = 0.95  # probability from which the network's answer is no longer asked by GrabCut
 N_SHADES = 26  # of each channel, in the histograms of product and ground
 COLOUR_CELL = (np.arange(256) * N_SHADES // 256).astype(np.uint8)  # the shade that a level belongs to
+# how much of each shade counts as another (N_SHADES, N_SHADES)
+NEIGHBOURS = (np.eye(N_SHADES) + 0.5 * (np.eye(N_SHADES, k=1) + np.eye(N_SHADES, k=-1))).astype(np.float32)
 WHITE = 96  # mean L* of a ground over which a white part of the product can't be told from it
 N_CELLS = 11 * 26 * 26  # of colours: L* in 0..10, a* and b* in 0..25
 STRIP = 512  # rows of a large image that are blended at a time
@@ -312,14 +314,12 @@ def by_colours(small_bgr: np.ndarray, likely: np.ndarray) -> np.ndarray:
     small_bgr : uint8 (h, w, 3); likely : float32 (h, w), 0..1, what the network says -> bool (h, w)
     """
     cells = np.ravel_multi_index(cv2.split(cv2.LUT(small_bgr, COLOUR_CELL)), (N_SHADES,) * 3).ravel()  # (h * w,)
-    neighbours = np.eye(N_SHADES, dtype=np.float32)
-    neighbours += 0.5 * (np.eye(N_SHADES, k=1) + np.eye(N_SHADES, k=-1))
 
     def histogram(weights: np.ndarray) -> np.ndarray:
         """How many pixels have a colour, some of the next shades counted in: (h * w,) -> (N_SHADES ** 3,)."""
         count = np.bincount(cells, weights, N_SHADES**3).astype(np.float32).reshape((N_SHADES,) * 3)
-        count = neighbours @ (count @ neighbours).reshape(N_SHADES, -1)
-        return (neighbours @ count.reshape((N_SHADES,) * 3)).ravel()
+        count = NEIGHBOURS @ (count @ NEIGHBOURS).reshape(N_SHADES, -1)
+        return (NEIGHBOURS @ count.reshape((N_SHADES,) * 3)).ravel()
 
     found = np.clip(likely.ravel(), 0.002, 0.998)
     odds, every = found / (1 - found), histogram(np.ones_like(found))

@@ -87,20 +87,26 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item]) -> I
     processes: dict[Connection, _Process] = {}
     answers: dict[int, tuple[Result, BaseException | None]] = {}
     n_given, ended = 0, mmap.mmap(-1, 1)  # the second shared by all
+
+    def exchange(until: int) -> None:
+        """Give each process enough to do, of the items before `until`, and take at least one answer."""
+        nonlocal n_given
+        for asked, process in processes.items():
+            while len(process.given) < 2 and n_given < until:  # a second one, so that it need not wait for the next
+                asked.send(n_given)
+                process.given.append(n_given)
+                n_given += 1
+        for asked in wait(list(processes)):
+            answer = asked.recv()
+            answers[processes[asked].given.popleft()] = answer
+
     try:
         for _ in range(n_jobs):
             _fork(function, items, processes, ended)
         for number in range(len(items)):
             while number not in answers:
                 try:
-                    for asked, process in processes.items():  # a second one, so that it need not wait for the next
-                        while len(process.given) < 2 and n_given < min(len(items), number + 4 * n_jobs):
-                            asked.send(n_given)
-                            process.given.append(n_given)
-                            n_given += 1
-                    for asked in wait(list(processes)):
-                        answer = asked.recv()
-                        answers[processes[asked].given.popleft()] = answer
+                    exchange(until=min(len(items), number + 4 * n_jobs))
                 except (EOFError, ConnectionError):
                     doubtful = min((process.given[0] for process in processes.values() if process.given), default=0)
                     raise settings.UserError(
