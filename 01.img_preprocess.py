@@ -790,7 +790,6 @@ def main() -> None:
     names = files.images_of(raw_dir, remedy)
     prints = {name: fingerprint_raw(raw_dir / name) for name in names}
     origin = files.made_from(__file__, {files.shown(raw_dir): files.fingerprint(prints)}, SETTINGS)
-    origin["code"] += files.fingerprint_file(Path(background.__file__))
     needs_network = config.BACKGROUND_METHOD in ("auto", "network")
     if needs_network:
         origin["code"] += files.fingerprint_file(background.network_path())

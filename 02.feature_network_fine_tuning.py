@@ -931,7 +931,6 @@ def main() -> None:
             [p and files.fingerprint_file(p) for p in mask_paths]
         )
     origin = files.made_from(__file__, inputs, SETTINGS)
-    origin["code"] += files.fingerprint_file(Path(network.__file__))
     origin["weights"] = network.weights_known()
     record_path = model_dir / "feature_network.json"
     outputs = [model_dir / name for name in ("feature_network.h5", "history.csv", "classes.txt")]

@@ -382,7 +382,6 @@ def origin_of(img_dir: Path, keys: dict[str, str]) -> dict:
         weights_path, _, _ = network_files()
         inputs[files.shown(weights_path)] = files.fingerprint_file(weights_path)
     origin = files.made_from(__file__, inputs, SETTINGS)
-    origin["code"] += files.fingerprint_file(Path(network.__file__))
     return origin | {"network": network_print()}
 
 

@@ -39,8 +39,7 @@ def origin_of(found: Found) -> dict:
              "skipped.csv", "features_skipped.csv", "corrections.csv")  # fmt: skip
     input_paths = [*(data_dir / name for name in names), files.result_dir(config.DATASET) / "evaluation.json"]
     input_paths += [files.model_dir(config.TRAIN_DATASET) / "history.csv", page.DEFAULTS_PATH]
-    # the code in pipeline/report is part of the stage
-    input_paths += sorted(path for path in page.TEMPLATE_DIR.iterdir() if path.is_file())
+    input_paths += sorted(page.TEMPLATE_DIR.glob("report.*"))  # HTML, CSS and JavaScript are part of the stage
     inputs = {files.shown(path): files.fingerprint_file(path) for path in input_paths}
     for folder in (files.raw_img_dir(config.DATASET), files.img_dir(config.DATASET)):
         inputs[files.shown(folder)] = files.fingerprint_folder(folder, found.names)

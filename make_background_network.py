@@ -585,7 +585,6 @@ def main() -> None:
     every = [path for pairs in sets.values() for pair in pairs for path in pair] + grounds
     inputs = {files.shown(path): files.fingerprint_file(path) for path in every}
     origin = files.made_from(__file__, {"photographs and masks": files.fingerprint(inputs)}, SETTINGS)
-    origin["code"] += files.fingerprint_file(Path(background.__file__)) + files.fingerprint_file(Path(drawn.__file__))
     path, record_path = (files.model_dir("") / f"background_network.{suffix}" for suffix in ("onnx", "json"))
     if files.up_to_date(record_path, origin):
         files.unchanged([path])

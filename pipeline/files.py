@@ -24,6 +24,9 @@ import config
 from pipeline.images import IMAGE_SUFFIXES
 from pipeline.settings import UserError, remedy_of
 
+PROJECT = Path(__file__).resolve().parent.parent
+MACHINERY = {PROJECT / "pipeline" / f"{name}.py" for name in ("files", "settings", "environment", "memory", "parallel")}
+
 # ---- folders -------------------------------------------------------------------------------------
 
 
@@ -386,17 +389,65 @@ def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterabl
 
     Parameters
     ----------
-    stage_file : the stage's `__file__`; a change of its code, comments aside, counts as a change
+    stage_file : the stage's `__file__`; a change of its code, or of a module that it reaches (see `code_paths`),
+        counts as a change, comments and docstrings aside
     inputs : for each input its path as `shown` names it, and its fingerprint
     setting_names : the constants of config.py that change the output
     """
-    tree = ast.parse(Path(stage_file).read_text(encoding="utf-8"))
     return {
         "stage": Path(stage_file).name,
-        "code": fingerprint(ast.unparse(tree)),
+        "code": fingerprint([[name, _read_code(PROJECT / name)[0]] for name in code_paths(Path(stage_file))]),
         "inputs": dict(inputs),
         "settings": {name: _plain(getattr(config, name)) for name in setting_names},
     }
+
+
+def code_paths(stage_path: Path) -> list[str]:
+    """The modules of the project that decide what a stage computes: the stage's file and all that it imports, in turn.
+
+    Left out are `config.py`, whose values a record holds one by one, and the machinery (files, settings, workers),
+    which hands values on and computes none. Names are relative to the project, with "/", in code point order.
+    """
+    found: set[Path] = set()
+    to_read = [stage_path.resolve()]
+    while to_read:
+        path = to_read.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for module in _read_code(path)[1]:
+            parts = module.split(".")
+            # a package's __init__.py runs before its modules
+            for i in range(1, len(parts) + 1):
+                place = PROJECT.joinpath(*parts[:i])
+                to_read += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+        to_read = [path for path in to_read if not _is_machinery(path)]
+    return sorted(Path(os.path.relpath(path, PROJECT)).as_posix() for path in found)
+
+
+def _is_machinery(path: Path) -> bool:
+    """Whether a module of the project has no say in what is computed."""
+    return path == PROJECT / "config.py" or path in MACHINERY or PROJECT / "pipeline" / "machinery" in path.parents
+
+
+@functools.cache
+def _read_code(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The code of a module without comments and docstrings, and the dotted names that it may import modules by."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = Path(os.path.relpath(path.parent, PROJECT)).parts
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*above, *filter(None, [node.module])])
+            names += [source, *(f"{source}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str:
+                node.body[0] = ast.Pass()
+    return ast.unparse(tree), tuple(dict.fromkeys(names))
 
 
 def write_record(record_path: Path, origin: dict, outputs: Iterable[Path], **results: object) -> None:

@@ -1,6 +1,7 @@
 """Writing whole or not at all, tables, fingerprints, records and the features' two files."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -180,3 +181,74 @@ def test_what_a_killed_write_left_is_gone_after_the_next(root):
     assert [p.read_text() for p in path.parent.iterdir()] == ["half"]
     files.write_json(path, {"a": 1})
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
+
+
+ROOMS = {
+    "stage.py": (
+        '"""A stage.\n\nReads: nothing\nWrites: data/out.txt\nConfig: REDO\n"""\n'
+        "import config\nfrom pipeline import files, settings\nfrom pipeline.rooms import near\n\n\n"
+        "def main():\n"
+        "    out, record = files.root() / 'data' / 'out.txt', files.root() / 'data' / 'out.json'\n"
+        "    origin = files.made_from(__file__, {}, [])\n"
+        "    if files.up_to_date(record, origin):\n"
+        "        files.unchanged([out])\n"
+        "        return\n"
+        "    files.write_lines(out, [near.value()])\n"
+        "    files.write_record(record, origin, [out])\n"
+        "    print('done')\n\n\n"
+        "if __name__ == '__main__':\n    settings.run(main, __doc__)\n"
+    ),
+    "pipeline/rooms/__init__.py": "",
+    "pipeline/rooms/near.py": "def value():\n    from .far import CONSTANT\n\n    return CONSTANT\n",
+    "pipeline/rooms/far.py": '"""Far."""\nfrom pipeline import rooms\n\nCONSTANT = 1  # one\n',
+    "pipeline/rooms/other.py": "CONSTANT = 1\n",
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project with a stage of its own, whose constant stands in a module two imports away."""
+    folder = tmp_path / "project"
+    shutil.copytree(PROJECT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("*.onnx", "__pycache__"))
+    shutil.copy(PROJECT / "config.py", folder)
+    for name, content in ROOMS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def said_by_stage(project):
+    environment = {name: value for name, value in os.environ.items() if name != "IMAGE_CLUSTER_ROOT"}
+    done = subprocess.run([sys.executable, "stage.py"], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(":")[0].strip()
+
+
+def replace_in(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_stage_runs_again_when_a_module_two_imports_away_has_changed(project):
+    assert [said_by_stage(project), said_by_stage(project)] == ["done", "unchanged"]
+    replace_in(project / "pipeline" / "rooms" / "far.py", "CONSTANT = 1", "CONSTANT = 2")
+    assert said_by_stage(project) == "done"
+    assert (project / "data" / "out.txt").read_text() == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("pipeline/rooms/far.py", "# one", "# the first number"),
+        ("pipeline/rooms/far.py", '"""Far."""', '"""Two imports away."""'),
+        ("stage.py", "A stage.", "The stage."),
+        ("pipeline/rooms/other.py", "1", "2"),
+        ("config.py", "# ---- every stage", "# ---- all stages"),
+    ],
+    ids=["comment", "docstring", "docstring of the stage", "module that it does not import", "config.py"],
+)
+def test_a_stage_does_not_run_again_when_nothing_that_decides_has_changed(project, name, old, new):
+    assert said_by_stage(project) == "done"
+    replace_in(project / name, old, new)
+    assert said_by_stage(project) == "unchanged"
