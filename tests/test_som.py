@@ -5,7 +5,8 @@ import pytest
 from minisom import MiniSom
 from threadpoolctl import threadpool_limits
 
-from pipeline import som
+from pipeline.clustering import som
+from pipeline.clustering.directions import Directions
 
 
 def images(n: int = 300, n_features: int = 16, seed: int = 1) -> np.ndarray:
@@ -56,7 +57,7 @@ def test_training_reads_a_memory_map(tmp_path):
     results = []
     for source in (data, mapped):
         grid = som.new_map(4, 4, 16, "rectangular", random_seed=0)
-        seen = som.Directions(source)
+        seen = Directions(source)
         som.initialise(grid, seen, "pca", 0)
         som.train_batch(grid, seen, 3, chunk_rows=50)
         results.append(grid.get_weights())
@@ -95,23 +96,10 @@ def test_sample_initialisation_takes_images():
         assert np.abs(data - unit).max(axis=1).min() < 1e-7
 
 
-def test_directions_do_not_depend_on_length():
-    data = images(40)
-    scaled = data * np.linspace(0.01, 100, 40, dtype=np.float32)[:, None]
-    np.testing.assert_allclose(som.Directions(data)[:], som.Directions(scaled)[:], atol=1e-5)
-
-
-def test_directions_by_hand():
-    seen = som.Directions(np.array([[3.0, 4.0], [4.0, 3.0], [0.0, 0.0]]))
-    np.testing.assert_allclose(seen.centre, [1.4 / 3, 1.4 / 3], atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(seen[:], axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(seen[np.array([2])], [[-(0.5**0.5), -(0.5**0.5)]], atol=1e-6)
-
-
 @pytest.mark.parametrize("value", [0.0, 3.0, 1e37, 1e-37])
 def test_identical_images_have_no_direction(value):
     data = np.full((9, 5), value, np.float32)
-    seen = som.Directions(data)
+    seen = Directions(data)
     assert not seen[:].any()
     grid = som.new_map(3, 2, 5, "hexagonal", random_seed=0)
     som.initialise(grid, seen, "pca", 0)
@@ -139,3 +127,9 @@ def test_u_matrix_has_a_ridge_between_two_groups():
     ridge = som.u_matrix(som.from_weights(weights, "rectangular"))
     assert ridge[0].argmax() in (2, 3)
     assert ridge.max() == 1
+
+
+def test_units_take_the_cluster_of_most_of_their_images():
+    # unit 1 is empty and next to unit 0, unit 2 next to unit 3
+    found = som.unit_clusters(np.array([5, 7, 5, 1]), np.array([0, 0, 0, 3]), (1, 4))
+    assert found.tolist() == [[5, 5, 1, 1]]

@@ -1,0 +1,1 @@
+"""The rooms of stage 04: from features to clusters."""

@@ -1,0 +1,50 @@
+"""How sure each image's cluster is, and which images fit nowhere."""
+
+import numpy as np
+
+from pipeline.clustering.directions import chunks
+from pipeline.clustering.neighbours import VOTERS
+
+OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fit nowhere
+
+
+def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How sure each of the m images' cluster is, and the cluster that it would be in otherwise.
+
+    cluster : ndarray of shape (m,); neighbours, similarity : ndarrays of shape (m, k), nearest first
+
+    Returns
+    -------
+    sure : ndarray of shape (m,), float64, 0..1: the share of its nearest neighbours (2 * VOTERS, by similarity) that
+        are in its cluster, times the mean of that share over those neighbours
+    runner_up : ndarray of shape (m,), int64: the cluster with the next largest share; -1 where there is none
+    """
+    nearest = neighbours[:, : 2 * VOTERS]
+    if not nearest.size:
+        return np.ones(len(cluster)), np.full(len(cluster), -1)
+    vote = np.maximum(similarity[:, : 2 * VOTERS], 1e-6)
+    vote = vote / vote.sum(axis=1, keepdims=True)
+    theirs = cluster[nearest]
+    share = (vote * (theirs == cluster[:, None])).sum(axis=1)
+    sure = share * (vote * share[nearest]).sum(axis=1)
+    runner_up = np.full(len(cluster), -1)
+    for rows in chunks(len(cluster), (2 * VOTERS) ** 2):
+        total = ((theirs[rows, :, None] == theirs[rows, None, :]) * vote[rows, None, :]).sum(axis=2)
+        total[theirs[rows] == cluster[rows, None]] = -1
+        best = total.argmax(axis=1)[:, None]
+        found = np.take_along_axis(theirs[rows], best, axis=1)[:, 0]
+        runner_up[rows] = np.where(np.take_along_axis(total, best, axis=1)[:, 0] > 0, found, -1)
+    return sure, runner_up
+
+
+def outliers(likeness: np.ndarray) -> np.ndarray:
+    """The images that fit nowhere, (m,) bool.
+
+    likeness : ndarray of shape (m,), the mean cosine of each image to its three nearest
+
+    An image is one whose mean cosine to its three nearest is under OUTLIER_COSINE (around the centre of all images,
+    unrelated ones stand at right angles), while most images have much nearer ones: its mean distance is over 1.3 times
+    the median.
+    """
+    far = 1 - likeness
+    return (likeness < OUTLIER_COSINE) & (far > 1.3 * np.median(far))

@@ -1,0 +1,85 @@
+"""Clusters that keep what a person said of pairs of images."""
+
+import numpy as np
+from scipy import sparse
+
+from pipeline.clustering.directions import Directions
+
+
+def same_groups(n_images: int, same: list[tuple[int, int]]) -> np.ndarray:
+    """For each image the group of those that are the same by `same`, directly or through others, (n_images,)."""
+    a, b = np.array(same, np.int64).reshape(-1, 2).T
+    graph = sparse.coo_matrix((np.ones(len(a)), (a, b)), (n_images, n_images))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def corrected(
+    cluster: np.ndarray,
+    sure: np.ndarray,
+    runner_up: np.ndarray,
+    data: "Directions | np.ndarray",
+    same: list[tuple[int, int]],
+    different: list[tuple[int, int]],
+) -> np.ndarray:
+    """Clusters that keep the corrections.
+
+    Images called the same: where the clusters of two of them differ, an image that is unsure of its cluster moves to
+    the other's; where both are sure, the clusters are joined. Images called different and in one cluster: it is cut
+    in two around them where that gives two groups that stand apart, else the less sure one moves out, to its
+    runner-up or a cluster of its own. Images called the same always move together.
+
+    cluster, sure, runner_up : ndarrays of shape (n,), see `confidence`
+    """
+    cluster = cluster.copy()
+    group = same_groups(len(cluster), same)
+    apart = {(x, y) for a, b in different for x, y in ((group[a], group[b]), (group[b], group[a]))}
+
+    def forbidden(moving: int, target: int) -> bool:
+        here = np.unique(group[(cluster == target) & (group != moving)])
+        return any((moving, other) in apart for other in here)
+
+    for a, b in same:
+        if cluster[a] != cluster[b]:
+            weak, strong = (a, b) if sure[a] < sure[b] else (b, a)
+            if sure[weak] >= 0.25:  # half of its neighbours, and of theirs
+                cluster[cluster == cluster[weak]] = cluster[strong]
+            else:
+                cluster[group == group[weak]] = cluster[strong]
+    for a, b in different:
+        if cluster[a] != cluster[b]:
+            continue
+        members = np.flatnonzero(cluster == cluster[a])
+        side = two_sides(data[members], group[members], group[a], group[b])
+        new = cluster.max() + 1
+        if side is not None:
+            cluster[members[side]] = new
+            continue
+        weak = a if sure[a] < sure[b] else b
+        target = runner_up[weak]
+        if target < 0 or target == cluster[weak] or forbidden(group[weak], target):
+            target = new
+        cluster[group == group[weak]] = target
+    return np.unique(cluster, return_inverse=True)[1]
+
+
+def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -> np.ndarray | None:
+    """Cut the images into those nearer to group a and to group b (bool, True = b); None where they don't stand apart.
+
+    data : ndarray of shape (n_members, n_features), directions. Two means that start at the two groups and may not
+    separate images of one group; apart means a mean silhouette over 0.2.
+    """
+    n_groups, group = group.max() + 1, group
+    side = data @ data[group == group_b].mean(axis=0) > data @ data[group == group_a].mean(axis=0)
+    for _ in range(10):
+        together = np.bincount(group, side - 0.5, minlength=n_groups)[group] > 0
+        together[group == group_a], together[group == group_b] = False, True
+        side = data @ data[together].mean(axis=0) > data @ data[~together].mean(axis=0)
+    counts = np.array([np.sum(~together), np.sum(together)])
+    if counts.min() < 2:
+        return None
+    cosine = data @ np.stack([data[~together].mean(axis=0), data[together].mean(axis=0)]).T
+    own = together.astype(int)
+    rows = np.arange(len(data))
+    a = 1 - (cosine[rows, own] * counts[own] - 1) / (counts[own] - 1)
+    b = 1 - cosine[rows, 1 - own]
+    return together if np.mean((b - a) / np.maximum(np.maximum(a, b), 1e-9)) > 0.2 else None

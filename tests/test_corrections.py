@@ -1,0 +1,16 @@
+"""Clusters that keep what a person said of pairs of images."""
+
+import numpy as np
+from drawn_features import groups
+from sklearn.metrics import adjusted_rand_score
+
+from pipeline.clustering.corrections import corrected
+from pipeline.clustering.directions import Directions
+
+
+def test_a_cluster_of_two_models_is_cut_in_two():
+    features, labels = groups([10, 12])
+    data = Directions(features)[:]
+    cluster, sure, runner_up = np.zeros(22, int), np.ones(22), np.full(22, -1)
+    found = corrected(cluster, sure, runner_up, data, [], [(0, 15)])
+    assert adjusted_rand_score(labels, found) == 1
