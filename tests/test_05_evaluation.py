@@ -9,8 +9,11 @@ from sklearn import metrics
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as sklearn_expected
 
-import config
 from pipeline import files, som
+from pipeline.scoring.contingency import cross_tabulate, find_merged_models, find_split_models
+from pipeline.scoring.intervals import bootstrap_intervals
+from pipeline.scoring.scores import SCORE_NAMES, clusters_error_percent, compute_scores, expected_mutual_information
+from pipeline.scoring.silhouette import mean_silhouette
 
 evaluation = load_stage("05.evaluation.py")
 
@@ -27,7 +30,7 @@ SKLEARN = {
 
 
 def scored(true: list, pred: list) -> dict[str, float]:
-    return evaluation.scores(evaluation.contingency(list(map(str, true)), list(map(str, pred))))
+    return compute_scores(cross_tabulate(list(map(str, true)), list(map(str, pred))))
 
 
 def noisy(n_models: int, n_images: int, mixed: float, seed: int) -> tuple[list[str], list[str]]:
@@ -63,7 +66,7 @@ def test_expected_mutual_information_is_that_of_scikit_learn(sizes):
     true = np.repeat(np.arange(len(sizes)), sizes)
     pred = np.arange(len(true)) % 7
     table = contingency_matrix(true, pred, sparse=True)
-    ours = evaluation.expected_mutual_information(np.bincount(true), np.bincount(pred))
+    ours = expected_mutual_information(np.bincount(true), np.bincount(pred))
     assert ours == pytest.approx(sklearn_expected(table, len(true)), abs=1e-9)
 
 
@@ -92,7 +95,7 @@ def test_hungarian_accuracy_takes_a_cluster_for_one_model_only():
 
 @pytest.mark.parametrize("labels", [["a"], ["a", "a"], ["a", "b"], ["a", "b", "b"]])
 def test_a_perfect_result_scores_1_however_small(labels):
-    assert scored(labels, labels) == pytest.approx(dict.fromkeys(evaluation.SCORE_NAMES, 1.0))
+    assert scored(labels, labels) == pytest.approx(dict.fromkeys(SCORE_NAMES, 1.0))
 
 
 def test_everything_in_one_cluster_and_everything_alone_have_an_ari_of_0():
@@ -105,18 +108,18 @@ def test_everything_in_one_cluster_and_everything_alone_have_an_ari_of_0():
 
 def test_weights_of_one_change_nothing_and_a_weight_of_zero_removes_a_model():
     true, pred = noisy(6, 80, 0.4, seed=1)
-    table = evaluation.contingency(true, pred)
-    assert evaluation.scores(table, np.ones(6, int)) == evaluation.scores(table)
+    table = cross_tabulate(true, pred)
+    assert compute_scores(table, np.ones(6, int)) == compute_scores(table)
     kept = [(t, p) for t, p in zip(true, pred, strict=True) if t != table.models[2]]
     weights = np.ones(6, int)
     weights[2] = 0
-    assert evaluation.scores(table, weights) == pytest.approx(scored(*zip(*kept, strict=True)), abs=1e-12)
+    assert compute_scores(table, weights) == pytest.approx(scored(*zip(*kept, strict=True)), abs=1e-12)
 
 
 def test_pairs_of_a_model_drawn_twice_count_twice_and_those_between_its_copies_not_at_all():
     # model A: 2 images together; model B: 1 image in A's cluster, 1 alone; B drawn twice
-    table = evaluation.contingency(list("AABB"), list("0001"))
-    ours = evaluation.scores(table, np.array([1, 2]))
+    table = cross_tabulate(list("AABB"), list("0001"))
+    ours = compute_scores(table, np.array([1, 2]))
     # one cluster: A's pair, and A's 2 images with the 2 copies of B's first; one model: A's pair, two pairs of B
     assert ours["pairwise_precision"] == pytest.approx(1 / 5)
     assert ours["pairwise_recall"] == pytest.approx(1 / 3)
@@ -126,9 +129,9 @@ def test_intervals_hold_the_value_shrink_with_more_models_and_repeat_with_the_se
     widths = []
     for n_models in (10, 160):
         true, pred = noisy(n_models, n_models * 20, 0.2, seed=3)
-        table = evaluation.contingency(true, pred)
-        result, error = evaluation.with_intervals(table, 200, seed=0)
-        assert (result, error) == evaluation.with_intervals(table, 200, seed=0)
+        table = cross_tabulate(true, pred)
+        result, error = bootstrap_intervals(table, 200, seed=0)
+        assert (result, error) == bootstrap_intervals(table, 200, seed=0)
         for score in [*result.values(), error]:
             assert score["low"] <= score["value"] <= score["high"]
         widths.append(result["ari"]["high"] - result["ari"]["low"])
@@ -136,36 +139,36 @@ def test_intervals_hold_the_value_shrink_with_more_models_and_repeat_with_the_se
 
 
 def test_one_model_has_no_interval():
-    result, error = evaluation.with_intervals(evaluation.contingency(["A"] * 3, list("001")), 100, seed=0)
+    result, error = bootstrap_intervals(cross_tabulate(["A"] * 3, list("001")), 100, seed=0)
     assert result["ari"] == {"value": 0.0, "low": None, "high": None}
     assert error == {"value": 100.0, "low": None, "high": None}
 
 
 def test_error_in_the_number_of_clusters():
-    assert evaluation.clusters_error_percent(evaluation.contingency(list("AABB"), list("0123"))) == 100
-    table = evaluation.contingency(list("AABB"), list("0000"))
-    assert evaluation.clusters_error_percent(table) == -50
+    assert clusters_error_percent(cross_tabulate(list("AABB"), list("0123"))) == 100
+    table = cross_tabulate(list("AABB"), list("0000"))
+    assert clusters_error_percent(table) == -50
     # drawn twice, a model that has half a cluster to itself has two halves for two models
-    assert evaluation.clusters_error_percent(table, np.array([2, 0])) == -50
+    assert clusters_error_percent(table, np.array([2, 0])) == -50
 
 
 def test_most_split_and_most_merged():
     true = ["A"] * 6 + ["B"] * 4 + ["C"] * 3
     pred = [0, 0, 0, 0, 1, 2, 1, 1, 1, 3, 4, 4, 4]
-    table = evaluation.contingency(true, [str(cluster) for cluster in pred])
-    split = evaluation.most_split(table)
+    table = cross_tabulate(true, [str(cluster) for cluster in pred])
+    split = find_split_models(table)
     assert [(item["model"], item["n_images"], item["pairs_lost"]) for item in split] == [("A", 6, 9), ("B", 4, 3)]
     assert split[0]["clusters"][0] == {"cluster": "0", "n_images": 4}
     assert [part["n_images"] for part in split[0]["clusters"]] == [4, 1, 1]
-    assert evaluation.most_merged(table) == [
+    assert find_merged_models(table) == [
         {"models": ["A", "B"], "pairs_wrong": 3, "clusters": [{"cluster": "1", "n_images": [1, 3]}]}
     ]
 
 
 def test_merged_pairs_add_up_over_clusters():
-    merged = evaluation.most_merged(evaluation.contingency(list("AAABBB"), list("000111")[::-1]))
+    merged = find_merged_models(cross_tabulate(list("AAABBB"), list("000111")[::-1]))
     assert merged == []
-    merged = evaluation.most_merged(evaluation.contingency(list("AABB"), list("0101")))
+    merged = find_merged_models(cross_tabulate(list("AABB"), list("0101")))
     assert merged[0]["pairs_wrong"] == 2
     assert len(merged[0]["clusters"]) == 2
 
@@ -175,25 +178,24 @@ def test_silhouette_is_scikit_learns_and_none_where_it_is_not_defined(monkeypatc
     features = rng.normal(size=(40, 5)).astype(np.float32)
     labels = [*(str(i % 3) for i in range(39)), "alone"]
     expected = metrics.silhouette_score(features, labels, metric="cosine")
-    assert evaluation.silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
+    assert mean_silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
     monkeypatch.setattr(som, "CHUNK_VALUES", 35)
-    assert evaluation.silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
-    assert evaluation.silhouette(features, ["0"] * 40) is None
-    assert evaluation.silhouette(features, [str(i) for i in range(40)]) is None
+    assert mean_silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
+    assert mean_silhouette(features, ["0"] * 40) is None
+    assert mean_silhouette(features, [str(i) for i in range(40)]) is None
     features[:3] = 0  # an image of nothing: at a right angle to all others
     expected = metrics.silhouette_score(features, labels, metric="cosine")
-    assert evaluation.silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
+    assert mean_silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
 
 
 def test_known_and_new_models_are_scored_apart():
-    config.BOOTSTRAP_RESAMPLES = 20
-    result = evaluation.evaluate([*list("AABBCC"), ""], list("0012233"), known={"A", "Z"})
+    result = evaluation.evaluate([*list("AABBCC"), ""], list("0012233"), known={"A", "Z"}, n_resamples=20, seed=0)
     assert (result["n_labelled"], result["n_models"], result["n_clusters_labelled"]) == (6, 3, 4)
     assert result["known"]["scores"]["ari"]["value"] == 1
     assert (result["new"]["n_models"], result["new"]["n_images"]) == (2, 4)
     new = metrics.adjusted_rand_score(list("BBCC"), list("1223"))
     assert result["new"]["scores"]["ari"]["value"] == pytest.approx(new)
-    assert evaluation.evaluate(list("AABB"), list("0011"), known=set())["known"] is None
+    assert evaluation.evaluate(list("AABB"), list("0011"), known=set(), n_resamples=20, seed=0)["known"] is None
 
 
 # ---- the stage as a program ------------------------------------------------------------------------

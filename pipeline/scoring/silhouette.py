@@ -1,0 +1,57 @@
+"""The silhouette with cosine distances, without looking at pairs of images.
+
+Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7.
+"""
+
+import numpy as np
+
+from pipeline import som
+
+LEAST_DISTANCE = 1e-12  # keeps the quotient of two distances of 0 defined
+
+
+def silhouettes(
+    rows: np.ndarray, own: np.ndarray, sums: np.ndarray, sizes: np.ndarray, least_cosine: float = -1.0
+) -> np.ndarray:
+    """Return the silhouette of each row among the given clusters, floating (n_rows,), -1 to 1.
+
+    The silhouette of an image is (b - a) / max(a, b): a is its mean distance to the other images of its cluster, b its
+    smallest mean distance to another cluster. The mean cosine to a cluster is the product with the mean of its rows of
+    length 1. An image that is alone in its cluster has 0.
+
+    Parameters
+    ----------
+    rows : float32 ndarray of shape (n_rows, n_features), of length 1, or 0
+    own : int ndarray of shape (n_rows,), the cluster of each row: its place in `sums`
+    sums : float32 ndarray of shape (n_clusters, n_features), the sum of the rows of each cluster
+    sizes : int ndarray of shape (n_clusters,), the number of rows of each cluster
+    least_cosine : cosine that a neighbouring cluster has at least; where `sums` holds only the clusters near by, 0
+        stands for the centre of all images, at a right angle
+    """
+    cosine = rows @ sums.T  # (n_rows, n_clusters), sums of cosines
+    every = np.arange(len(own))
+    # without the image itself, whose cosine is 1, or 0 for a row of zeros
+    within = 1 - (cosine[every, own] - (rows**2).sum(axis=1)) / np.maximum(sizes[own] - 1, 1)
+    cosine /= sizes
+    cosine[every, own] = -np.inf
+    beside = 1 - np.maximum(cosine.max(axis=1), least_cosine)
+    largest = np.maximum(np.maximum(within, beside), LEAST_DISTANCE)
+    return np.where(sizes[own] > 1, (beside - within) / largest, 0)
+
+
+def mean_silhouette(features: np.ndarray, clusters: list[str]) -> float | None:
+    """Return the mean silhouette of all images, -1 to 1, or None where there is one cluster or no image shares one.
+
+    features : floating ndarray of shape (n_images, n_features), memory-mapped or not: a few images are read at a time
+    clusters : the cluster of each image
+    """
+    ids, cluster, sizes = np.unique(np.array(clusters), return_inverse=True, return_counts=True)
+    if not 2 <= len(ids) < len(cluster):
+        return None
+    sums, total = np.zeros((len(ids), features.shape[1]), np.float32), 0.0
+    for rows in som.chunks(*features.shape):
+        found, sum_of_found = som.sums_of(som.of_length_one(features[rows]), cluster[rows])
+        sums[found] += sum_of_found
+    for rows in som.chunks(len(cluster), max(sums.shape)):
+        total += float(silhouettes(som.of_length_one(features[rows]), cluster[rows], sums, sizes).sum())
+    return total / len(cluster)
