@@ -33,8 +33,9 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-import make_sample_images as drawn
 from pipeline import background, files, images, network, parallel, settings
+from pipeline.sample.grounds import GROUNDS, blur, draw_ground
+from pipeline.sample.shop_text import draw_shop_text
 
 if TYPE_CHECKING:
     import keras
@@ -211,7 +212,7 @@ def ground(photographs: list[np.ndarray], rng: np.random.Generator) -> tuple[np.
         )
         part = part[:, ::-1] if rng.random() < 0.5 else part
         part = recoloured(np.ascontiguousarray(part), rng) if rng.random() < 0.2 else part
-        return drawn.soft(part.astype(np.float32), rng.uniform(0.5, 3) * (rng.random() < 0.3)), False
+        return blur(part.astype(np.float32), rng.uniform(0.5, 3) * (rng.random() < 0.3)), False
     if kind == "noise":
         cells = int(rng.integers(2, 40))
         noise = rng.random((cells, cells, 1 if rng.random() < 0.5 else 3), np.float32)
@@ -219,8 +220,8 @@ def ground(photographs: list[np.ndarray], rng: np.random.Generator) -> tuple[np.
         share = cv2.resize(noise, (SIDE, SIDE), interpolation=way).reshape(SIDE, SIDE, -1)
         one, other = rng.uniform(0, 255, (2, 3))
         return np.clip(one + (other - one) * share, 0, 255).astype(np.float32), False
-    form = list(drawn.GROUNDS)[rng.integers(len(drawn.GROUNDS))]
-    return np.clip(255 * drawn.draw_ground(form, rng, SIDE), 0, 255), form in ("white", "graded")
+    form = list(GROUNDS)[rng.integers(len(GROUNDS))]
+    return np.clip(255 * draw_ground(form, rng, SIDE), 0, 255), form in ("white", "graded")
 
 
 def composite(
@@ -245,9 +246,7 @@ def composite(
             side = rng.integers(4)
             x = (-out * opacity.shape[1], SIDE - (1 - out) * opacity.shape[1], x, x)[side]
             y = (y, y, -out * opacity.shape[0], SIDE - (1 - out) * opacity.shape[0])[side]
-            laid_over(
-                canvas, drawn.soft(image_bgr.astype(np.float32), sigma), drawn.soft(opacity, sigma), int(x), int(y)
-            )
+            laid_over(canvas, blur(image_bgr.astype(np.float32), sigma), blur(opacity, sigma), int(x), int(y))
 
     product = any_cutout()
     product = Cutout(disguised(product, ground_bgr, rng), product.mask)
@@ -259,13 +258,13 @@ def composite(
         x, y = (SIDE / 2 + rng.normal(0, 0.07 * SIDE, 2) - (width / 2, height / 2)).astype(int).tolist()
         x += int((i - (copies - 1) / 2) * SIDE / copies)
         if rng.random() < 0.4:
-            shadow = drawn.soft(opacity, rng.choice([1.5, 4, 10])) * np.float32(rng.uniform(0.15, 0.6))
+            shadow = blur(opacity, rng.choice([1.5, 4, 10])) * np.float32(rng.uniform(0.15, 0.6))
             right, down = int(rng.normal(0, 0.03 * SIDE)), int(abs(rng.normal(0, 0.04 * SIDE)))
             if rng.random() < 0.4:  # where it touches the floor
                 shadow, down = cv2.resize(shadow, (width, max(3, height // 7))), height - height // 14
             black = np.full((*shadow.shape, 3), 0.2 * canvas.min(), np.float32)
             laid_over(canvas, black, shadow, x + right, y + down)
-        opacity = drawn.soft(opacity, 0.6 * (rng.random() < 0.5))
+        opacity = blur(opacity, 0.6 * (rng.random() < 0.5))
         laid_over(canvas, image_bgr.astype(np.float32), opacity, x, y)
         laid_over(mask, np.ones_like(opacity), opacity, x, y)
     if not plain and rng.random() < 0.06:  # something in front
@@ -276,11 +275,11 @@ def composite(
     if rng.random() < 0.3:
         canvas /= 255
         hidden = np.zeros_like(mask)
-        drawn.write_text(canvas, hidden, rng)
+        draw_shop_text(canvas, hidden, rng)
         canvas, mask = 255 * canvas, mask * (1 - hidden)
     if not plain or ground_bgr.min() < 250:
         canvas *= np.exp(rng.normal(0, 0.04, 3)).astype(np.float32)
-    canvas = drawn.soft(canvas, rng.uniform(0.4, 1.5) * (rng.random() < 0.25))
+    canvas = blur(canvas, rng.uniform(0.4, 1.5) * (rng.random() < 0.25))
     if rng.random() < 0.2:
         canvas += rng.normal(0, rng.uniform(1, 7), canvas.shape)
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 97))]

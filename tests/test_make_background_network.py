@@ -53,7 +53,7 @@ def test_mask_of_a_composite_is_where_the_product_is(monkeypatch):
     monkeypatch.setattr(stage, "ground", lambda _, __: (np.full((stage.SIDE,) * 2 + (3,), 255, np.float32), True))
     monkeypatch.setattr(stage, "recoloured", lambda image_bgr, _: image_bgr)
     monkeypatch.setattr(stage, "disguised", lambda product, _, __: product.image_bgr)
-    monkeypatch.setattr(stage.drawn, "write_text", lambda *_: None)
+    monkeypatch.setattr(stage, "draw_shop_text", lambda *_: None)
     scores = []
     for seed in range(20):
         composed, true = stage.composite([cutout], [], np.random.default_rng(seed))

@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,8 +13,17 @@ from conftest import load_stage
 from PIL import Image
 
 from pipeline import files
+from pipeline.sample.bags import draw_bag
+from pipeline.sample.catalogue import FAMILIES, photograph_model, plan_catalogue
+from pipeline.sample.curves import fillet, polyline, rectangle, spline
+from pipeline.sample.drawing import CANVAS, Drawing
+from pipeline.sample.grounds import GROUNDS, draw_ground
+from pipeline.sample.materials import PRINTS, RELIEFS, Material
+from pipeline.sample.photograph import Seller, photograph
+from pipeline.sample.shoes import SHOES, draw_shoe
+from pipeline.sample.textures import print_pattern, relief_pattern
 
-sample = load_stage("make_sample_images.py")
+script = load_stage("make_sample_images.py")
 TINY = ("--SAMPLE_TRAIN_MODELS=1", "--SAMPLE_MODELS=2", "--SAMPLE_MIN_IMAGES=2", "--SAMPLE_MAX_IMAGES=3")
 TINY = (*TINY, "--SAMPLE_IMAGE_SIZE=64")
 
@@ -31,22 +41,22 @@ def plain_seller(**changes):
         "seed": 1, "ground": "white", "light": (0.0, -0.5, 1.0), "ambient": 0.6, "cast": (1.0, 1.0, 1.0), "gamma": 1.0,
         "flat": False, "text": 0.0, "fill": 0.8, "quality": 90,
     }  # fmt: skip
-    return sample.Seller(**{**values, **changes})
+    return Seller(**{**values, **changes})
 
 
 def test_spline_goes_through_its_points():
     points = [(0, 0), (1, 0), (1, 2), (0, 1)]
-    curve = sample.spline(points, n_steps=8)
+    curve = spline(points, n_steps=8)
     assert curve.shape == (32, 2)
     assert np.allclose(curve[::8], points)
-    open_curve = sample.spline(points, closed=False, n_steps=8)
+    open_curve = spline(points, closed=False, n_steps=8)
     assert np.allclose(open_curve[::8], points)
     assert np.allclose(open_curve[-1], (0, 1))
 
 
 def test_spline_through_doubled_points_is_a_polygon():
     points = [(0, 0), (0, 0), (1, 0), (1, 0), (1, 1), (1, 1)]
-    curve = sample.spline(points)
+    curve = spline(points)
     on_an_edge = np.isclose(curve[:, 1], 0) | np.isclose(curve[:, 0], 1) | np.isclose(curve[:, 0], curve[:, 1])
     assert np.allclose(curve[~on_an_edge], 0, atol=1e-3)
     assert curve.min() > -1e-6
@@ -54,27 +64,25 @@ def test_spline_through_doubled_points_is_a_polygon():
 
 
 def test_rounding_cuts_the_corners_and_nothing_else():
-    square = sample.rectangle(0.5, 0.5, 0.25, 0.25)
-    full, cut = (
-        sample.Drawing().area(outline).sum() / sample.CANVAS**2 for outline in (square, sample.rounded(square, 0.1))
-    )
+    square = rectangle(0.5, 0.5, 0.25, 0.25)
+    full, cut = (Drawing().area(outline).sum() / CANVAS**2 for outline in (square, fillet(square, 0.1)))
     assert full == pytest.approx(0.25, rel=0.01)
     # a quadratic curve with its middle point in the corner leaves out a sixth of the square of the radius
     assert full - cut == pytest.approx(4 * 0.1**2 / 6, rel=0.1)
 
 
 def test_two_outlines_leave_a_hole_and_a_path_has_its_width():
-    drawing = sample.Drawing()
-    ring = drawing.area(sample.rectangle(0.5, 0.5, 0.2, 0.2), sample.rectangle(0.5, 0.5, 0.1, 0.1))
-    assert ring.sum() / sample.CANVAS**2 == pytest.approx(0.16 - 0.04, rel=0.03)
-    path = drawing.path(sample.lines((0.2, 0.5), (0.8, 0.5)), 0.05)
-    assert path[:, sample.CANVAS // 2].sum() / sample.CANVAS == pytest.approx(0.05, abs=0.004)
+    drawing = Drawing()
+    ring = drawing.area(rectangle(0.5, 0.5, 0.2, 0.2), rectangle(0.5, 0.5, 0.1, 0.1))
+    assert ring.sum() / CANVAS**2 == pytest.approx(0.16 - 0.04, rel=0.03)
+    path = drawing.path(polyline((0.2, 0.5), (0.8, 0.5)), 0.05)
+    assert path[:, CANVAS // 2].sum() / CANVAS == pytest.approx(0.05, abs=0.004)
 
 
-@pytest.mark.parametrize("kind", sample.PRINTS)
+@pytest.mark.parametrize("kind", PRINTS)
 def test_prints_have_ink_and_ground_and_repeat_with_the_seed(kind):
     v, u = np.mgrid[0:4:80j, 0:4:80j]
-    ink, again = (sample.printed(kind, u, v, np.random.default_rng(3)) for _ in range(2))
+    ink, again = (print_pattern(kind, u, v, np.random.default_rng(3)) for _ in range(2))
     assert ink.min() == 0
     assert 0.8 <= ink.max() <= 1
     assert 0.03 < ink.mean() < 0.8
@@ -83,20 +91,20 @@ def test_prints_have_ink_and_ground_and_repeat_with_the_seed(kind):
 
 def test_dots_lie_in_the_middle_of_their_cells():
     u, v = np.array([[0.5, 0.0]]), np.array([[0.5, 0.0]])
-    assert sample.printed("dots", u, v, np.random.default_rng(0)).tolist() == [[1.0, 0.0]]
+    assert print_pattern("dots", u, v, np.random.default_rng(0)).tolist() == [[1.0, 0.0]]
 
 
-@pytest.mark.parametrize("kind", sample.RELIEFS)
+@pytest.mark.parametrize("kind", RELIEFS)
 def test_reliefs_are_between_0_and_1(kind):
     v, u = np.mgrid[0:3:60j, 0:3:60j]
-    height = sample.raised(kind, u, v, np.random.default_rng(0))
+    height = relief_pattern(kind, u, v, np.random.default_rng(0))
     assert 0 <= height.min() < 0.3
     assert 0.7 < height.max() <= 1
 
 
-@pytest.mark.parametrize("family", [*sample.SHOES, *sample.BAGS])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_fits_on_the_canvas_and_differs_from_seed_to_seed(family):
-    draw = sample.draw_shoe if family in sample.SHOES else sample.draw_bag
+    draw = draw_shoe if family in SHOES else draw_bag
     first, again, other = (draw(np.random.default_rng(seed), family, "tan") for seed in (1, 1, 2))
     assert np.array_equal(first.colour, again.colour)
     assert not np.array_equal(first.cover, other.cover)
@@ -108,14 +116,14 @@ def test_every_family_fits_on_the_canvas_and_differs_from_seed_to_seed(family):
 
 
 def red_square():
-    drawing = sample.Drawing()
-    drawing.paint(drawing.area(sample.rectangle(0.5, 0.5, 0.3, 0.3)), sample.Material((0.05, 0.05, 0.8)))
+    drawing = Drawing()
+    drawing.paint(drawing.area(rectangle(0.5, 0.5, 0.3, 0.3)), Material((0.05, 0.05, 0.8)))
     return drawing
 
 
 def test_mask_is_where_the_product_is():
     for seed in range(4):
-        image, mask = sample.photograph(red_square(), plain_seller(), np.random.default_rng(seed), 100)
+        image, mask = photograph(red_square(), plain_seller(), np.random.default_rng(seed), 100)
         assert image.shape == (100, 100, 3)
         assert image.dtype == mask.dtype == np.uint8
         assert set(np.unique(mask)) == {0, 255}
@@ -126,24 +134,41 @@ def test_mask_is_where_the_product_is():
 def test_mask_leaves_out_what_the_text_hides():
     drawing, seen = red_square(), 0
     for seed in range(12):
-        covered = sample.photograph(drawing, plain_seller(seed=seed, text=1.0, fill=1.0), np.random.default_rng(5), 100)
-        bare = sample.photograph(drawing, plain_seller(seed=seed, text=0.0, fill=1.0), np.random.default_rng(5), 100)
+        covered = photograph(drawing, plain_seller(seed=seed, text=1.0, fill=1.0), np.random.default_rng(5), 100)
+        bare = photograph(drawing, plain_seller(seed=seed, text=0.0, fill=1.0), np.random.default_rng(5), 100)
         assert not (covered[1] & ~bare[1]).any()
         seen += (bare[1] & ~covered[1]).any()
     assert seen
 
 
-@pytest.mark.parametrize("kind", sample.GROUNDS)
+@pytest.mark.parametrize("kind", GROUNDS)
 def test_grounds_depend_on_their_seed_alone(kind):
-    first, again = (sample.draw_ground(kind, np.random.default_rng(2), 96) for _ in range(2))
+    first, again = (draw_ground(kind, np.random.default_rng(2), 96) for _ in range(2))
     assert first.shape == (96, 96, 3)
     assert first.dtype == np.float32
     assert np.isfinite(first).all()
     assert np.array_equal(first, again)
 
 
+def test_photographs_of_a_model_are_named_by_model_seller_and_number():
+    model = replace(plan_catalogue(0, 7, 1, 9, 9)[0], n_images=7)
+    shots = list(photograph_model(model, 48))
+    parts = [re.fullmatch(r"7_7(\d{3})_(\d+)\.jpg", shot.name).groups() for shot in shots]
+    assert [int(number) for _, number in parts] == list(range(1, 8))
+    products = [int(product) for product, _ in parts]
+    assert products == sorted(products)
+    assert all(product <= int(number) for (_, number), product in zip(parts, products, strict=True))
+    assert max(products.count(product) for product in products) <= 5
+    assert all(shot.image_bgr.shape == (48, 48, 3) and shot.mask.shape == (48, 48) for shot in shots)
+
+
+def test_a_plan_of_chosen_families_holds_no_others():
+    models = plan_catalogue(3, 1, 8, 2, 3, ["boot", "tote"])
+    assert {model.family for model in models} == {"boot", "tote"}
+
+
 def test_plan_is_uneven_and_shares_colours_and_families():
-    models = sample.plan_catalogue(0, 20001, 12, 15, 25)
+    models = plan_catalogue(0, 20001, 12, 15, 25)
     assert len({model.id for model in models}) == 12
     assert {model.n_images for model in models} <= set(range(15, 26))
     assert len({model.n_images for model in models}) > 3
@@ -212,12 +237,12 @@ def test_its_own_files_are_known_without_the_record(root, run_stage):
 def test_the_signature_is_a_comment_that_every_reader_passes_over():
     image = np.full((8, 8, 3), 90, np.uint8)
     for suffix in (".jpg", ".png"):
-        content = sample.signed(cv2.imencode(suffix, image)[1].tobytes())
-        assert sample.SIGNATURE in content
+        content = script.sign(cv2.imencode(suffix, image)[1].tobytes())
+        assert script.SIGNATURE in content
         assert np.array_equal(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), image)
         opened = Image.open(io.BytesIO(content))
         assert np.array_equal(np.asarray(opened), image)
-        assert sample.SIGNATURE.decode() in str(opened.info)
+        assert script.SIGNATURE.decode() in str(opened.info)
 
 
 def test_a_foreign_file_of_the_same_name_is_not_overwritten(root, run_stage):

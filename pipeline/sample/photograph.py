@@ -1,0 +1,191 @@
+"""What a seller does to a product: place, light, colour cast, shadow, text."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.sample.drawing import CANVAS, Drawing
+from pipeline.sample.grounds import GROUND_SHARES, GROUNDS, blur, draw_ground
+from pipeline.sample.shop_text import draw_shop_text
+
+SUPERSAMPLING = 2  # photographs are composed at this multiple of their size and averaged down
+
+
+@dataclass(frozen=True)
+class Seller:
+    """How one seller photographs: the same for all images of one product id."""
+
+    seed: int  # of ground and text, so that a seller's images share both
+    ground: str  # one of GROUNDS
+    light: tuple[float, float, float]  # direction towards the lamp: right, down, towards the camera
+    ambient: float  # light that comes from everywhere, 0..1
+    cast: tuple[float, float, float]  # gain of blue, green, red
+    gamma: float
+    flat: bool  # laid on the ground and photographed from above, so at any angle
+    text: float  # chance that shop text is written on an image
+    fill: float  # part of the frame that the product takes
+    quality: int  # of the JPEG
+
+
+def draw_seller(rng: np.random.Generator) -> Seller:
+    """A seller's style."""
+    ground = str(rng.choice(list(GROUNDS), p=GROUND_SHARES))
+    amount = 0.05 if ground == "white" else 0.10
+    return Seller(
+        seed=int(rng.integers(1 << 30)),
+        ground=ground,
+        light=(rng.uniform(-0.8, 0.8), rng.uniform(-0.9, -0.3), rng.uniform(0.6, 1.1)),
+        ambient=rng.uniform(0.35, 0.65),
+        cast=tuple(np.exp(rng.normal(0, amount, 3) + rng.normal(0, amount))),
+        gamma=float(np.exp(rng.normal(0, 0.18))),
+        flat=ground in ("cloth", "planks", "carpet") and rng.random() < 0.6,
+        text=float(rng.choice([0.0, 0.3, 0.9])),
+        fill=rng.uniform(0.62, 0.94),
+        quality=int(rng.choice([40, 60, 75, 85, 92])),
+    )
+
+
+def choose_viewpoint(
+    cover: np.ndarray, rng: np.random.Generator, seller: Seller, size: int, fill: float, shift: tuple[float, float]
+) -> tuple[np.ndarray, float, float]:
+    """From where one shot is taken.
+
+    Parameters
+    ----------
+    cover : the product's coverage, ndarray of shape (CANVAS, CANVAS), 0..1
+    size : pixels per side of the photograph
+    fill : part of the photograph that the product takes, 0..1
+    shift : how far it stands from the middle, to the right and down, parts of the photograph
+
+    Returns
+    -------
+    matrix : homography of shape (3, 3) from canvas to photograph
+    yaw, pitch : how far the product is turned about the vertical and the horizontal axis, radians
+    """
+    yaw, pitch = np.clip(rng.normal(0, 0.32), -0.75, 0.75), rng.normal(0, 0.12)
+    roll = rng.uniform(-0.9, 0.9) if seller.flat else rng.normal(0, 0.06)
+    rows, columns = np.nonzero(cover > 0.5)
+    left, right, top, bottom = columns.min(), columns.max(), rows.min(), rows.max()
+    corners = np.array([(left, top, 0), (right, top, 0), (right, bottom, 0), (left, bottom, 0)], float)
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
+    turned_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    turned_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    turned_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    turned = (corners - corners.mean(0)) @ (turned_z @ turned_x @ turned_y).T  # (4, 3)
+    distance = rng.uniform(1.6, 4.0) * CANVAS
+    seen = turned[:, :2] * (distance / (distance - turned[:, 2:]))
+    low, high = seen.min(0), seen.max(0)
+    scale = fill * size / (high - low).max()
+    free = np.maximum(0, size - (high - low) * scale)
+    place = 0.5 + rng.uniform(-0.35, 0.35, 2)
+    if not seller.flat and seller.ground not in ("white", "graded"):
+        place[1] = rng.uniform(0.6, 0.9)  # it stands on the floor, which is below
+    target = (seen - low) * scale + np.clip(free * place + np.array(shift) * size, 0, free)
+    return cv2.getPerspectiveTransform(np.float32(corners[:, :2]), np.float32(target)), yaw, pitch
+
+
+def render(
+    drawing: Drawing, matrix: np.ndarray, yaw: float, pitch: float, seller: Seller, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The product under the seller's lamp.
+
+    Its height makes it turn like a relief (what is nearer moves further) and reflect the lamp.
+
+    Returns
+    -------
+    lit : colour, ndarray of shape (size, size, 3), float32 BGR from 0, with no meaning where it is not covered
+    cover : ndarray of shape (size, size), float32, 0..1
+    """
+    lit, cover = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
+    left, top, width, height_ = cv2.boundingRect((drawing.cover > 0).astype(np.uint8))
+    corners = np.float32([[(left + i * width, top + j * height_) for i in (0, 1) for j in (0, 1)]])
+    reach = cv2.perspectiveTransform(corners, matrix)[0]
+    low = np.clip(np.floor(reach.min(0) - 0.06 * size), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(reach.max(0) + 0.06 * size), 1, size).astype(int)
+    box = np.s_[low[1] : high[1], low[0] : high[0]]
+
+    y, x = np.mgrid[box].astype(np.float32)
+    inverse = np.linalg.inv(matrix)
+    inverse = (inverse / inverse[2, 2]).astype(np.float32)
+    far = inverse[2, 0] * x + inverse[2, 1] * y + 1
+    u = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / far
+    v = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / far
+    near = cv2.remap(blur(drawing.height, 3), u, v, cv2.INTER_LINEAR)
+    u, v = u + near * np.float32(np.tan(yaw)), v - near * np.float32(np.tan(pitch))
+    seen, height, gloss, colour = (
+        cv2.remap(layer, u, v, cv2.INTER_LINEAR)
+        for layer in (drawing.cover, drawing.height, drawing.gloss, drawing.colour)
+    )
+    colour /= np.maximum(seen, 0.05)[..., None]
+    scale = np.float32(
+        min(1.5, abs(np.linalg.det(inverse[:2, :2])) ** -0.5)
+    )  # pixels of the photograph in one of the canvas
+    height = blur(height, 1.2) * scale
+    gx, gy = (cv2.Sobel(height, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    length = np.sqrt(gx * gx + gy * gy + 1)
+    lamp = np.float32(seller.light) / np.linalg.norm(seller.light).astype(np.float32)
+    half = lamp + np.float32([0, 0, 1])
+    half /= np.linalg.norm(half)
+    diffuse = np.maximum((lamp[2] - gx * lamp[0] - gy * lamp[1]) / length, 0)
+    shine = np.maximum((half[2] - gx * half[0] - gy * half[1]) / length, 0)
+    window = np.clip((0.75 + 0.7 * half[0] * gx - 0.8 * gy) / length, 0, 1)  # a second, weaker lamp from the other side
+    for _ in range(5):  # to the power of 32; repeated squares take a tenth of the time of **
+        shine, window = shine * shine, window * window
+    lit[box] = colour * (seller.ambient + (1.25 - seller.ambient) * diffuse)[..., None]
+    lit[box] += (gloss * (0.45 * shine + 0.20 * window * window))[..., None]
+    cover[box] = seen
+    return lit, cover
+
+
+def cast_shadow(ground: np.ndarray, cover: np.ndarray, rng: np.random.Generator, seller: Seller) -> np.ndarray:
+    """The ground darkened under and beside the product."""
+    size = len(ground)
+    rows = np.nonzero(cover.max(1) > 0.5)[0]
+    bottom = rows.max() if len(rows) else size
+    strength = rng.uniform(0.0, 0.35) if seller.ground == "white" else rng.uniform(0.25, 0.6)
+    if seller.flat:
+        shift = np.float32([[1, 0, -seller.light[0] * 0.03 * size], [0, 1, -seller.light[1] * 0.03 * size]])
+        shadow = blur(cv2.warpAffine(cover, shift, (size, size)), 0.012 * size)
+    else:
+        flat = rng.uniform(0.10, 0.25)
+        lean = -seller.light[0] * rng.uniform(0.1, 0.4)
+        lay = np.float32([[1, -lean, lean * bottom], [0, flat, bottom * (1 - flat)]])
+        shadow = 0.7 * blur(cv2.warpAffine(cover, lay, (size, size)), 0.02 * size)
+        touch = np.float32([[1, 0, 0], [0, 0.06, bottom * 0.945]])
+        shadow = np.maximum(shadow, blur(cv2.warpAffine(cover, touch, (size, size)), 0.008 * size))
+    return ground * (1 - np.float32(strength) * np.clip(shadow, 0, 1))[..., None]
+
+
+def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One image of a model: BGR uint8 (size, size, 3) and its true mask uint8 (size, size), 0 or 255."""
+    large = size * SUPERSAMPLING
+    own = np.random.default_rng(seller.seed)
+    image = draw_ground(seller.ground, own, large)
+    if rng.random() < 0.5:
+        image = np.ascontiguousarray(image[:, ::-1])
+    fill = seller.fill * rng.uniform(0.88, 1.06)
+    shots = [(fill, (0.0, 0.0))]
+    if rng.random() < 0.15:  # a pair
+        aside = rng.uniform(0.08, 0.20) * rng.choice([-1, 1])
+        shots = [(fill * 0.72, (aside, -0.10)), (fill * 0.76, (-aside, 0.10))]
+    cover = np.zeros((large, large), np.float32)
+    for part, shift in shots:
+        lit, seen = render(drawing, *choose_viewpoint(drawing.cover, rng, seller, large, part, shift), seller, large)
+        image = cast_shadow(image, seen, rng, seller)
+        image += (lit - image) * seen[..., None]
+        cover = np.maximum(cover, seen)
+    if rng.random() < 0.35:
+        image, cover = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(cover[:, ::-1])
+    image = cv2.pow(np.clip(image, 0, 1), seller.gamma) * np.float32(seller.cast) * np.float32(rng.uniform(0.9, 1.1))
+    if seller.ground != "white":
+        off = np.linspace(-1, 1, large, dtype=np.float32) ** 2
+        image *= (1 - np.float32(rng.uniform(0, 0.11)) * (off[:, None] + off))[..., None]
+    image = blur(image, float(rng.choice([0, 0, 1.0, 2.0])))
+    hidden = np.zeros((large, large), np.float32)
+    if rng.random() < seller.text:
+        draw_shop_text(image, hidden, own)
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    image += rng.uniform(0, 0.02) * rng.standard_normal(image.shape, np.float32)
+    shown = cv2.resize(cover * (1 - hidden), (size, size), interpolation=cv2.INTER_AREA)
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), np.where(shown > 0.5, 255, 0).astype(np.uint8)
