@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import environment
+from pipeline.machinery import environment
 
 PROJECT = Path(__file__).resolve().parent
 DRAWING = "make_sample_images.py"

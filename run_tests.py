@@ -8,7 +8,7 @@ python3 run_tests.py tests/test_00_make_labels_true.py -k folder     any argumen
 import subprocess
 import sys
 
-from pipeline import environment
+from pipeline.machinery import environment
 
 
 def main() -> int:

@@ -107,11 +107,9 @@ def encode_image(image_bgr: np.ndarray, suffix: str) -> bytes:
 
 def write_image(path: Path, image_bgr: np.ndarray) -> None:
     """Write an image whole or not at all, in the format that the suffix of `path` names."""
-    from pipeline.files import whole
+    from pipeline.machinery.files import write_bytes
 
-    data = encode_image(image_bgr, path.suffix)
-    with whole(path, waited_for=False) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(path, encode_image(image_bgr, path.suffix))
 
 
 def _bytes_of(path: Path) -> bytes:

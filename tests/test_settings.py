@@ -115,7 +115,7 @@ def test_override_is_printed(run_stage, root):
 
 def test_second_run_of_the_same_stage_says_so_and_stops(run_stage, root):
     config.DATASET = "bags"
-    with settings.alone(root, "00.make_labels_true.py"):
+    with settings.alone("00.make_labels_true.py", "bags"):
         done = run_stage("00.make_labels_true.py", "--DATASET=bags")
         other = run_stage("00.make_labels_true.py", "--DATASET=shoes")
     assert done.returncode == 1 and "already at work on bags" in done.stderr

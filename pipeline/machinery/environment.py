@@ -8,7 +8,8 @@ import sys
 import venv
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from pipeline.machinery.paths import PROJECT
+
 VENV_DIR = PROJECT / ".venv"
 PYTHON = VENV_DIR / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 OLDEST, NEWEST = (3, 10), (3, 13)

@@ -1,0 +1,1 @@
+"""What every stage needs to run, whatever it computes. Names no stage and imports no science."""

@@ -1,0 +1,27 @@
+"""What a user is told when something is wrong, in one sentence, and the exit code that a stage then ends with."""
+
+import errno
+
+
+class UserError(Exception):
+    """What went wrong, where, and what to do, in one sentence. Ends a stage with `exit_code`."""
+
+    exit_code = 1
+
+
+class SettingError(UserError):
+    """A setting that does not exist, or has a value of the wrong kind or out of its range."""
+
+    exit_code = 2
+
+
+def remedy_of(error: OSError) -> str | None:
+    """What to do about a file that can't be written; None where the error is of another kind."""
+    # NumPy's tofile() tells of a full disk without a number
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or "requested and" in str(error):
+        return "make room on the disk and run this again"
+    if error.errno == errno.EFBIG:
+        return "raise the limit on the size of files (ulimit -f) and run this again"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make the folder writable, or set IMAGE_CLUSTER_ROOT to another one, and run this again"
+    return None

@@ -1,0 +1,84 @@
+"""The folders that the files between the stages lie in, and how a path is named to the user."""
+
+import functools
+import os
+from pathlib import Path
+
+from pipeline.machinery.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def root() -> Path:
+    """The folder that holds raw_img/ img/ data/ ...: the environment's IMAGE_CLUSTER_ROOT, or the project's own."""
+    return _resolved(os.environ.get("IMAGE_CLUSTER_ROOT") or str(PROJECT))
+
+
+@functools.cache
+def _resolved(folder: str) -> Path:
+    """A folder without symbolic links in its path, which is asked for many times an image."""
+    return Path(folder).resolve()
+
+
+def raw_img_dir(dataset: str) -> Path:
+    """The photographs as they came."""
+    return root() / "raw_img" / dataset
+
+
+def img_dir(dataset: str) -> Path:
+    """The photographs with the background removed."""
+    return root() / "img" / dataset
+
+
+def mask_dir(dataset: str) -> Path:
+    """The masks of stage 01: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
+    return root() / "mask" / dataset
+
+
+def mask_true_dir(dataset: str) -> Path:
+    """The true masks of drawn images, named like those of `mask_dir`."""
+    return root() / "mask_true" / dataset
+
+
+def data_dir(dataset: str) -> Path:
+    """Labels, features and clusters."""
+    return root() / "data" / dataset
+
+
+def training_images_dir(dataset: str) -> Path:
+    """One folder of images for each known model."""
+    return root() / "training_images" / dataset
+
+
+def model_dir(dataset: str) -> Path:
+    """The fine-tuned network."""
+    return root() / "model" / dataset
+
+
+def result_dir(dataset: str) -> Path:
+    """Scores, pictures and the report."""
+    return root() / "result" / dataset
+
+
+def written_dirs(dataset: str) -> list[Path]:
+    """The folders of `dataset` that stages write to."""
+    folders_of = (img_dir, mask_dir, data_dir, training_images_dir, model_dir, result_dir)
+    return [folder_of(dataset) for folder_of in folders_of]
+
+
+def display_path(path: Path) -> str:
+    """`path` relative to the root where it lies below it, with "/": as messages and records name it."""
+    return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else path.as_posix()
+
+
+def check_within_root(path: Path) -> Path:
+    """Return `path`, a place to write to or to remove; raises UserError where it leads out of the root.
+
+    Refused are "..", and symbolic links to folders below the root: what lies behind one is not the project's to change.
+    """
+    if not path.is_relative_to(root()) or path.parent.resolve() != path.parent:
+        raise UserError(
+            f"{display_path(path)} leads to another folder, {path.parent.resolve()}: nothing is written there; "
+            "put a folder in the link's place, or set IMAGE_CLUSTER_ROOT to the folder that everything shall lie in"
+        )
+    return path
