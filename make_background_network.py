@@ -33,7 +33,11 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import background, files, images, network, parallel, settings
+from pipeline import files, images, network, parallel, settings
+from pipeline.background.colour import to_lab
+from pipeline.background.ground import fit_ground
+from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, input_channels, normalise_channels
+from pipeline.background.regions import bounding_box, is_plausible, size_within
 from pipeline.sample.grounds import GROUNDS, blur, draw_ground
 from pipeline.sample.shop_text import draw_shop_text
 
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     import keras
 
 SETTINGS = ["MASK_DATASETS", "GROUND_DATASETS", "COMPOSITES", "MASK_EPOCHS", "LABEL_PATTERN", "RANDOM_SEED"]
+WORK_SIZE = 320  # longest side at which photographs are used, pixels; as in stage 01
 SIDE = 256  # pixels per side of a composed photograph
 WIDTHS = (24, 48, 64, 96)  # channels of the network at half its size, a quarter of it, and so on
 HELD_OUT = 10  # one model in so many is not trained on
@@ -66,7 +71,7 @@ def cut_out(image_bgr: np.ndarray, mask: np.ndarray) -> Cutout:
 
     At the edge the camera blended product and ground: these pixels take the colour of the product further in.
     """
-    box = background.box_of(mask)
+    box = bounding_box(mask)
     image_bgr, whole = image_bgr[box].copy(), mask[box].astype(np.uint8)
     inside = cv2.erode(whole, np.ones((3, 3), np.uint8))
     weight = cv2.blur(inside.astype(np.float32), (7, 7))
@@ -288,13 +293,13 @@ def composite(
 
 
 def example(image_bgr: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What the network learns from: uint8 (NETWORK_SIZE, NETWORK_SIZE, N_CLUES + 1), the clues and the mask, 0..255.
+    """What the network learns from: uint8 (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS + 1), the clues and the mask, 0..255.
 
     image_bgr : uint8 (H, W, 3); mask : (H, W), 0..1
     """
-    side = background.NETWORK_SIZE
+    side = NETWORK_SIZE
     small = cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    seen = background.clues(image_bgr, background.fit_ground(background.to_lab(image_bgr)))
+    seen = input_channels(image_bgr, fit_ground(to_lab(image_bgr)), config.RANDOM_SEED)
     return np.dstack([seen, np.rint(255 * small).astype(np.uint8)])
 
 
@@ -311,7 +316,7 @@ def composed(cutouts: list[Cutout], photographs: list[np.ndarray], number: int) 
 
 
 def u_network() -> "keras.Model":
-    """A network in the shape of a U: clues, float32 (n, NETWORK_SIZE, NETWORK_SIZE, N_CLUES) -> logits (n, ..., 1).
+    """A network in the shape of a U: clues, float32 (n, NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS) -> logits (n, ..., 1).
 
     Convolutions of 3x3, each with batch normalisation. On the way up, what comes from below is added to what came from
     the side. At the bottom each pixel gets the mean of all: what product and ground look like in this image. Nothing is
@@ -324,7 +329,7 @@ def u_network() -> "keras.Model":
         x = layers.Conv2D(channels, size, stride, padding="same", use_bias=False)(x)
         return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
 
-    seen = keras.Input((background.NETWORK_SIZE, background.NETWORK_SIZE, background.N_CLUES))
+    seen = keras.Input((NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS))
     x, across = seen, []
     for channels in WIDTHS:
         x = block(block(x, channels, stride=2), channels)
@@ -369,7 +374,7 @@ def batches(examples: list[np.ndarray], order: np.ndarray, epoch: int) -> Iterat
 def train(model: "keras.Model", examples: list[np.ndarray], held_out: np.ndarray) -> list[dict[str, float]]:
     """Train the network; its weights are averages over the last steps at the end.
 
-    examples : uint8 ndarrays of shape (NETWORK_SIZE, NETWORK_SIZE, N_CLUES + 1), see `example`
+    examples : uint8 ndarrays of shape (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS + 1), see `example`
     held_out : the same, stacked, for what is not trained on; may be empty
 
     The loss is the cross entropy and 1 - intersection over union, both of the probabilities. Returns for each epoch its
@@ -418,7 +423,7 @@ def mean_iou(model: "keras.Model", examples: np.ndarray) -> float:
     scores = []
     for start in range(0, len(examples), 64):
         part = examples[start : start + 64]
-        found = np.asarray(model(background.scaled(part[..., :-1]), training=False))[..., 0] > 0
+        found = np.asarray(model(normalise_channels(part[..., :-1]), training=False))[..., 0] > 0
         true = part[..., -1] > 127
         scores += ((found & true).sum(axis=(1, 2)) / np.maximum(1, (found | true).sum(axis=(1, 2)))).tolist()
     return float(np.mean(scores)) if scores else 0.0
@@ -427,8 +432,8 @@ def mean_iou(model: "keras.Model", examples: np.ndarray) -> float:
 def onnx_bytes(model: "keras.Model", about: str) -> bytes:
     """The network of `u_network` as an ONNX file's content, batch normalisation folded into the convolutions.
 
-    It takes float32 (1, N_CLUES, NETWORK_SIZE, NETWORK_SIZE), see `background.scaled`, and gives probabilities, (1, 1,
-    NETWORK_SIZE, NETWORK_SIZE).
+    It takes float32 (1, N_CHANNELS, NETWORK_SIZE, NETWORK_SIZE), see `normalise_channels`, and gives probabilities,
+    (1, 1, NETWORK_SIZE, NETWORK_SIZE).
     """
     import keras
     import onnx
@@ -478,11 +483,11 @@ def onnx_bytes(model: "keras.Model", about: str) -> bytes:
             add("Resize", [*inputs, constant(f"{name}_region", np.empty(0)), scales], name, **how)
         name_of[id(layer.output)] = name
     add("Sigmoid", [name_of[id(model.output)]], "product")
-    side = background.NETWORK_SIZE
+    side = NETWORK_SIZE
     graph = helper.make_graph(
         nodes,
         "background",
-        [helper.make_tensor_value_info("clues", onnx.TensorProto.FLOAT, [1, background.N_CLUES, side, side])],
+        [helper.make_tensor_value_info("clues", onnx.TensorProto.FLOAT, [1, N_CHANNELS, side, side])],
         [helper.make_tensor_value_info("product", onnx.TensorProto.FLOAT, [1, 1, side, side])],
         constants,
     )
@@ -514,10 +519,10 @@ def read_pair(pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray] | None:
         image_bgr, mask = (images.read_bgr(path) for path in pair)
     except images.ImageError:
         return None
-    size = background.size_within(image_bgr.shape[1], image_bgr.shape[0], background.WORK_SIZE)
+    size = size_within(image_bgr.shape[1], image_bgr.shape[0], WORK_SIZE)
     image_bgr, mask = (cv2.resize(values, size, interpolation=cv2.INTER_AREA) for values in (image_bgr, mask))
     whole = mask[..., 0] > 127
-    return (image_bgr, whole) if background.plausible(whole) else None
+    return (image_bgr, whole) if is_plausible(whole) else None
 
 
 def model_of(path: Path) -> str:
@@ -555,8 +560,8 @@ def prepared(sets: dict[str, list[tuple[Path, Path]]], grounds: list[Path]) -> t
     one = functools.partial(composed, cutouts, photographs)
     parts = parallel.in_threads(one, range(config.COMPOSITES))
     examples += list(tqdm(parts, "composites", config.COMPOSITES, disable=None))
-    side = background.NETWORK_SIZE
-    nothing = np.empty((0, side, side, background.N_CLUES + 1), np.uint8)
+    side = NETWORK_SIZE
+    nothing = np.empty((0, side, side, N_CHANNELS + 1), np.uint8)
     return examples, np.stack(held_out) if held_out else nothing, n_unused
 
 
@@ -566,7 +571,7 @@ def read_ground(path: Path) -> np.ndarray | None:
         image_bgr = images.read_bgr(path)
     except images.ImageError:
         return None
-    size = background.size_within(image_bgr.shape[1], image_bgr.shape[0], background.WORK_SIZE)
+    size = size_within(image_bgr.shape[1], image_bgr.shape[0], WORK_SIZE)
     return cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
 
 
@@ -599,7 +604,7 @@ def main() -> None:
         f"Tells product from ground; by {Path(__file__).name} from {config.MASK_DATASETS}, "
         f"{config.COMPOSITES} composites, {config.MASK_EPOCHS} epochs; mean IoU of models held out {score:.3f}"
     )
-    print(f"models held out: {len(held_out)} photographs, mean IoU {score:.3f} at {background.NETWORK_SIZE} pixels")
+    print(f"models held out: {len(held_out)} photographs, mean IoU {score:.3f} at {NETWORK_SIZE} pixels")
     with files.whole(path) as temporary:
         temporary.write_bytes(onnx_bytes(model, about))
     files.write_record(record_path, origin, [path], n_examples=len(examples), held_out_iou=score, history=history)

@@ -35,6 +35,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 import config  # noqa: E402
 from pipeline import files, images  # noqa: E402
+from pipeline.background.matting import paste_on_white  # noqa: E402
+from pipeline.background.network import SHIPPED_NETWORK  # noqa: E402
 
 METHODS = ("none", "sobel", "grabcut", "plain", "network", "auto")
 Case = tuple[str, np.ndarray, np.ndarray, str]  # name, image BGR (H, W, 3), true mask bool (H, W), kind of ground
@@ -82,21 +84,25 @@ def iou(mask: np.ndarray, true: np.ndarray) -> float:
     return float((mask & true).sum() / max(1, (mask | true).sum()))
 
 
+def options_of(stage: ModuleType, method: str) -> object:
+    """The options of stage 01 for a method; single methods are taken at their word."""
+    trust = config.BACKGROUND_MIN_TRUST if method == "auto" else 0.0
+    return stage.Options(method, SHIPPED_NETWORK, trust, config.RANDOM_SEED)
+
+
 def measure(stage: ModuleType, cases: list[Case]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """IoU and seconds of each method on each image: two dicts of float64 arrays of shape (n_images,)."""
     scores = {method: np.zeros(len(cases)) for method in METHODS}
     seconds = {method: np.zeros(len(cases)) for method in METHODS}
     cv2.setNumThreads(1)
-    trust = config.BACKGROUND_MIN_TRUST
     for i, (_, image_bgr, true, _) in enumerate(cases):
         for method in METHODS:
-            config.BACKGROUND_MIN_TRUST = trust if method == "auto" else 0.0
+            options = options_of(stage, method)
             begin = time.perf_counter()
-            mask, _, _ = stage.remove_background(image_bgr, None, method)
-            stage.on_white_ground(image_bgr, mask)
+            mask, _, _ = stage.find_product(image_bgr, None, options)
+            paste_on_white(image_bgr, mask)
             seconds[method][i] = time.perf_counter() - begin
             scores[method][i] = iou(mask, true)
-    config.BACKGROUND_MIN_TRUST = trust
     return scores, seconds
 
 
@@ -133,8 +139,8 @@ def write_sheet(stage: ModuleType, cases: list[Case], path: Path, side: int = 20
     """Write the images, four in a row, each before (true outline in magenta) and after "auto"."""
     sheet = np.full((-(-len(cases) // 4) * side, 8 * side, 3), 128, np.uint8)
     for place, (name, image_bgr, true, _) in enumerate(cases):
-        mask, method, trust = stage.remove_background(image_bgr, None, "auto")
-        before, after = image_bgr.copy(), stage.on_white_ground(image_bgr, mask)
+        mask, method, trust = stage.find_product(image_bgr, None, options_of(stage, "auto"))
+        before, after = image_bgr.copy(), paste_on_white(image_bgr, mask)
         contours, _ = cv2.findContours(true.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(before, contours, -1, (255, 0, 255), 2)
         for column, picture in enumerate((before, after)):
@@ -158,7 +164,7 @@ def ari_of(method: str, stage: ModuleType, cases: list[Case], image_dir: Path, o
             if method == "true masks":
                 cleaned = Path(root, "img", "check", name)
                 cleaned.parent.mkdir(parents=True, exist_ok=True)
-                images.write_image(cleaned, stage.on_white_ground(image_bgr, true))
+                images.write_image(cleaned, paste_on_white(image_bgr, true))
         steps = [["00.make_labels_true.py"], ["01.img_preprocess.py", f"--BACKGROUND_METHOD={method}"]]
         if method == "true masks":
             steps.pop()

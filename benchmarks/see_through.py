@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from background_removal import iou, load_stage
+from background_removal import iou, load_stage, options_of
 
 SIDE = 300  # pixels per side of an image
 LARGE = 3 * SIDE  # and as it is drawn
@@ -145,7 +145,7 @@ def main() -> None:
     every, rows = [], []
     for kind in KINDS:
         cases = [photograph(kind, number) for number in range(asked.images)]
-        masks = [{method: stage.find_mask(image, method)[0] for method in METHODS} for image, _ in cases]
+        masks = [{m: stage.find_in_small_image(image, options_of(stage, m))[0] for m in METHODS} for image, _ in cases]
         scores = np.array(
             [[iou(found[m], true) for m in METHODS] for found, (_, true) in zip(masks, cases, strict=True)]
         )

@@ -6,7 +6,8 @@ import pytest
 from conftest import load_stage
 
 import config
-from pipeline import background, files, images
+from pipeline import files, images
+from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, load_network, normalise_channels, predict_foreground
 
 stage = load_stage("make_background_network.py")
 
@@ -67,13 +68,13 @@ def test_composites_are_the_same_for_the_same_number_and_of_every_kind():
     cutouts = [stage.cut_out(*disc(60 + 10 * i, 40 * i)) for i in range(5)]
     for number in range(40):  # every ground, every disguise
         one, again = (stage.composed(cutouts, [photograph], number) for _ in range(2))
-        assert one.dtype == np.uint8 and one.shape == (*(background.NETWORK_SIZE,) * 2, background.N_CLUES + 1)
+        assert one.dtype == np.uint8 and one.shape == (*(NETWORK_SIZE,) * 2, N_CHANNELS + 1)
         assert np.array_equal(one, again)
         assert 0.02 < (one[..., -1] / 255).mean() < 0.9
 
 
 def test_clues_and_mask_are_changed_alike():
-    one = np.zeros((128, 128, background.N_CLUES + 1), np.uint8)
+    one = np.zeros((128, 128, N_CHANNELS + 1), np.uint8)
     one[30:80, 40:100, 3:] = 200  # the clues that are no colours, and the mask
     for seed in range(20):
         found = stage.changed(one, np.random.default_rng(seed))
@@ -93,11 +94,11 @@ def test_file_computes_what_keras_computes(tmp_path):
     model.set_weights([w + rng.uniform(0, 0.3, w.shape) if w.ndim == 1 else w for w in model.get_weights()])
     path = tmp_path / "network.onnx"
     path.write_bytes(stage.onnx_bytes(model, "a test"))
-    network = background.read_network(path)
-    seen = rng.integers(0, 256, (background.NETWORK_SIZE, background.NETWORK_SIZE, background.N_CLUES), np.uint8)
-    logits = np.asarray(model(background.scaled(seen)[None]))[0, ..., 0]
+    network = load_network(path)
+    seen = rng.integers(0, 256, (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS), np.uint8)
+    logits = np.asarray(model(normalise_channels(seen)[None]))[0, ..., 0]
     assert logits.std() > 0.1
-    assert np.abs(background.likely_product(network, seen) - 1 / (1 + np.exp(-logits))).max() < 1e-5
+    assert np.abs(predict_foreground(network, seen) - 1 / (1 + np.exp(-logits))).max() < 1e-5
 
 
 # ---- the script ------------------------------------------------------------------------------------
