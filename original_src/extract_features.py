@@ -12,12 +12,8 @@ Writes: data/D/baseline/features.npy, data/D/baseline/img_paths.txt, data/D/base
 Config: DATASET, BASELINE_WEIGHTS, BASELINE_IMAGE_SIZE, RANDOM_SEED, N_JOBS, REDO
 """
 
-import os
-import socket
 import sys
-import threading
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,44 +24,20 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
 from pipeline import files, images, network, settings
+from pipeline.machinery import weights
+from pipeline.machinery.paths import root
 
 if TYPE_CHECKING:
     import keras
 
 STAGE = "original_src/extract_features.py"
-WEIGHTS_NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-WEIGHTS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{WEIGHTS_NAME}"
+MOBILENET = weights.Pretrained(
+    "MobileNetV2 without top",
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+    md5=None,  # keras.applications does not check it either
+)
 BATCH_SIZE = 64
-
-
-def cached_weights() -> Path:
-    """Where Keras keeps ImageNet's MobileNetV2 without top."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / WEIGHTS_NAME
-
-
-def answers(url: str, seconds: float) -> bool:
-    """Whether a server answers for `url` within `seconds`; looking up its name, which can hang, included."""
-    answer = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
-                answer.append(True)
-        except (OSError, ValueError):
-            return
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(answer)
-
-
-def weights_known() -> str:
-    """What the weights are, as far as it can be told without TensorFlow and network: for the record."""
-    chosen = config.BASELINE_WEIGHTS
-    if chosen in ("auto", "imagenet"):
-        return "imagenet" if chosen == "imagenet" or cached_weights().is_file() else "random"
-    return chosen if chosen == "random" else files.fingerprint_file(Path(chosen))
 
 
 def load_network() -> tuple["keras.Model", str]:
@@ -79,35 +51,11 @@ def load_network() -> tuple["keras.Model", str]:
     keras.utils.set_random_seed(config.RANDOM_SEED)
     shape = (config.BASELINE_IMAGE_SIZE, config.BASELINE_IMAGE_SIZE, 3)
     model = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None, pooling="avg")
-    chosen = config.BASELINE_WEIGHTS
-    if chosen in ("auto", "imagenet"):
-        if cached_weights().is_file() or answers(WEIGHTS_URL, network.NO_ANSWER_SECONDS):
-            timeout = socket.getdefaulttimeout()
-            socket.setdefaulttimeout(network.NO_ANSWER_SECONDS)
-            try:
-                model.load_weights(keras.utils.get_file(WEIGHTS_NAME, WEIGHTS_URL, cache_subdir="models"))
-                return model, "imagenet"
-            except Exception as error:  # keras wraps what goes wrong in a plain Exception
-                print(f"ImageNet's weights could not be loaded: {error}", file=sys.stderr)
-            finally:
-                socket.setdefaulttimeout(timeout)
-        if chosen == "imagenet":
-            raise settings.UserError(
-                "ImageNet's weights for MobileNetV2 can't be had: connect to the network, put them at "
-                f"{cached_weights()}, or set BASELINE_WEIGHTS"
-            )
+    unreached_path = root() / "model" / ".mobilenet_not_reached"
+    initial_weights = weights.initialise(model, MOBILENET, config.BASELINE_WEIGHTS, "BASELINE_WEIGHTS", unreached_path)
+    if initial_weights == "random" and config.BASELINE_WEIGHTS != "random":
         print("warning: ImageNet's weights could not be had: the baseline's weights are random", file=sys.stderr)
-    elif chosen != "random":
-        path = Path(chosen)
-        if not path.is_file():
-            raise settings.UserError(f"BASELINE_WEIGHTS: {chosen} not found: give the path of a .h5 file")
-        network.check_weights_file(path)
-        try:
-            model.load_weights(path)
-        except ValueError:
-            raise settings.UserError(f"{chosen} does not fit MobileNetV2 without top") from None
-        return model, chosen
-    return model, "random"
+    return model, initial_weights
 
 
 def network_input(path: Path, size: int) -> np.ndarray:
@@ -145,7 +93,8 @@ def main() -> None:
     raw_img_dir, folder = files.raw_img_dir(config.DATASET), files.data_dir(config.DATASET) / "baseline"
     names = files.images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
     outputs = [folder / name for name in ("features.npy", "img_paths.txt", "features_skipped.csv")]
-    inputs = {files.shown(raw_img_dir): files.fingerprint_folder(raw_img_dir, names), "weights": weights_known()}
+    known = weights.known(MOBILENET, config.BASELINE_WEIGHTS, "BASELINE_WEIGHTS", config.RANDOM_SEED)
+    inputs = {files.shown(raw_img_dir): files.fingerprint_folder(raw_img_dir, names), "weights": known}
     origin = files.made_from(__file__, inputs, ["BASELINE_WEIGHTS", "BASELINE_IMAGE_SIZE", "RANDOM_SEED"])
     record_path = folder / "features.json"
     if files.up_to_date(record_path, origin):

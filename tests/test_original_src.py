@@ -79,10 +79,6 @@ def test_network_input_is_rgb_from_minus_1_to_1(tmp_path):
     assert np.allclose(inputs, [-0.6, -1, 1], atol=1e-6)
 
 
-def test_no_answer_is_no_weights():
-    assert not features.answers("http://127.0.0.1:9/nothing", 5)
-
-
 @pytest.mark.parametrize("n_images", [1, 3, 5])
 def test_few_images_have_places(n_images):
     places = visualize.embed(np.eye(n_images, 8, dtype=np.float32), 0)
