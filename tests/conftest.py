@@ -1,34 +1,35 @@
 """What the tests share: stages loaded by path, a root folder of their own, stages run as programs."""
 
-import importlib.util
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
+import filelock
 import pytest
+from stages import PROJECT, STAGES, lay_out_models, load_stage, run_to_end
 
 import config
 from pipeline import network
 
-PROJECT = Path(__file__).resolve().parent.parent
-
-
-def load_stage(name: str) -> ModuleType:
-    """Load a script by its path below the project; a name with a dot and digits can't be imported."""
-    module_name = name.removesuffix(".py").replace(".", "_").replace("/", "_")
-    spec = importlib.util.spec_from_file_location(module_name, PROJECT / name)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # before it is executed: dataclasses and joblib look a module up by name
-    spec.loader.exec_module(module)
-    return module
+__all__ = ["PROJECT", "load_stage"]
 
 
 def pytest_configure() -> None:
     """Stage 02 is tested in a process in which other tests may have computed before it could ask for this."""
     network.do_without_amx()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what their module made go to one worker: else each worker would make it."""
+    for item in items:
+        used = [fixtures[-1] for fixtures in item._fixtureinfo.name2fixturedefs.values()]
+        if any(fixture.scope == "module" for fixture in used):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 @pytest.fixture(autouse=True)
@@ -48,19 +49,29 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root in which every stage but 02 went through once on sixteen drawn images of four models; for copies."""
-    import corpus
-    from test_kill import STAGES, undisturbed
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the roots before and after each stage but 02, on sixteen drawn images of four models; for copies.
 
-    root = tmp_path_factory.mktemp("done")
-    for model in range(4):
-        for i in range(4):
-            image = corpus.product((150, 120), seed=model).rotate(4 * i, fillcolor=(236, 238, 240))
-            corpus.lay_out(root / "raw_img" / "x", {f"{model}_1_{i}.jpg": corpus.encoded(image, quality=92)})
-    for stage in STAGES:
-        undisturbed(stage, root)
-    return root
+    `before/<stage>`, `after/<stage>`, and `seconds.json` with the seconds of each. All workers of the tests share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "snapshots"
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not (folder / "seconds.json").exists():
+            root, seconds = folder / "root", {}
+            lay_out_models(root, n_models=4, n_images=4)
+            for stage in STAGES:
+                shutil.copytree(root, folder / "before" / stage, symlinks=True)
+                seconds[stage] = run_to_end(stage, root)
+                shutil.copytree(root, folder / "after" / stage, symlinks=True)
+            (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def done(snapshots: Path) -> Path:
+    """The root in which every stage but 02 went through; for copies."""
+    return snapshots / "root"
 
 
 @pytest.fixture

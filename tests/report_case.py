@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from conftest import PROJECT
+from stages import PROJECT
 
 from pipeline import files, images
 from pipeline.report import page

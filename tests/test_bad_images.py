@@ -8,7 +8,7 @@ import corpus
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from test_kill import SETTINGS, STAGES
+from stages import SETTINGS, STAGES
 
 from pipeline import files
 from pipeline.images import read_bgr

@@ -21,27 +21,28 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
-from conftest import PROJECT, load_stage
-from test_kill import SETTINGS, STAGES, contents, environment
+from stages import (
+    PROJECT,
+    REDO,
+    SETTINGS,
+    STAGES,
+    TRAINING,
+    contents,
+    copied,
+    environment,
+    hear_ctrl_c,
+    load_stage,
+    press_ctrl_c,
+    start,
+)
 
 import config
 from pipeline import files
 from pipeline.settings import UserError
 
 resource = pytest.importorskip("resource", reason="needs the signals, links and limits of Unix")
-REDO = "--REDO=True"
-TRAINING = "02.feature_network_fine_tuning.py"
 TINY = ("--DATASET=x", "--TRAIN_DATASET=x", "--IMAGE_SIZE=75", "--PRETRAINED_WEIGHTS=random", "--EPOCHS=1",
         "--FEATURE_LAYER=mixed0")  # fmt: skip
-
-
-def copied(done: Path, root: Path) -> Path:
-    """A copy of a root in which hard links are hard links."""
-    shutil.copytree(done, root, symlinks=True, dirs_exist_ok=True)
-    for path in (root / "training_images" / "x").rglob("*.jpg"):
-        path.unlink()
-        os.link(root / "img" / "x" / path.name, path)
-    return root
 
 
 def run(stage: str, root: Path, *arguments: str, before: tuple[str, ...] = (), **options):
@@ -189,19 +190,10 @@ def test_photograph_that_can_not_be_read(done, tmp_path):
 
 def interrupted(stage: str, root: Path, seconds: float, *arguments: str, said: str = "REDO") -> tuple[int, str]:
     """Press Ctrl-C that long after the stage `said` that; returns exit code and stderr. No process is left."""
-    command = [sys.executable, "-u", str(PROJECT / stage), *(TINY if stage == TRAINING else SETTINGS), *arguments]
-    process = subprocess.Popen(
-        command, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-        start_new_session=True,
-    )  # fmt: skip
-    while said not in (line := process.stdout.readline()):
-        assert line
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=1000)
-    with pytest.raises(ProcessLookupError):  # the group is empty
-        os.killpg(process.pid, 0)
-    return process.returncode, errors
+    given = TINY if stage == TRAINING else SETTINGS
+    process = start(stage, root, *arguments, settings=given, stdout=subprocess.PIPE, start_new_session=True,
+                    preexec_fn=hear_ctrl_c)  # fmt: skip
+    return press_ctrl_c(process, lambda line: said in line, seconds)
 
 
 @pytest.mark.parametrize("stage", [s for s in STAGES if s[:2] in ("01", "03", "04", "06")])
@@ -233,9 +225,9 @@ def test_interrupted_at_many_moments(stage, done, tmp_path):
 
 def test_interrupted_run_all_ends_with_one_sentence(done, tmp_path):
     root = copied(done, tmp_path / "root")
-    exit_code, errors = interrupted("run_all.py", root, 0.3, REDO, "--only=03", said="images to compute")
+    exit_code, errors = interrupted("run_all.py", root, 0.3, REDO, "--only=04")
     assert exit_code == 130 and "Traceback" not in errors
-    assert errors.count("interrupted") == 1 and "run_all.py --from 03" in errors
+    assert errors.count("interrupted") == 1 and "run_all.py --from 04" in errors
 
 
 # ---- clocks, and files that change -----------------------------------------------------------------

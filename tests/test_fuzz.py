@@ -16,9 +16,9 @@ import corpus
 import h5py
 import numpy as np
 import pytest
-from conftest import PROJECT, load_stage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stages import PROJECT, load_stage
 
 import config
 from pipeline import files, network

@@ -7,62 +7,18 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import corpus
 import h5py
 import numpy as np
 import pytest
-from conftest import PROJECT
+from stages import STAGES, TRAINING, contents, lay_out_models, run_to_end, start
 
 from pipeline import files
 from pipeline.settings import UserError
 
-# the initial weights are random here: 03 has nothing to wait for
-SETTINGS = ("--DATASET=x", "--TRAIN_DATASET=x", "--N_JOBS=2", "--FEATURE_NETWORK=pretrained", "--IMAGE_SIZE=75",
-            "--SAVE_MASKS=True")  # fmt: skip
-TRAINING = ("--PRETRAINED_WEIGHTS=random", "--EPOCHS=3", "--PATIENCE=9", "--LEARNING_RATE=0.0001")
-CHANGING = {"seconds", "seconds_per_image", "finished"}  # entries of records that tell the time
-
-
-def environment(root: Path) -> dict[str, str]:
-    return {**os.environ, "IMAGE_CLUSTER_ROOT": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-def start(stage: str, root: Path) -> subprocess.Popen:
-    command = [sys.executable, str(PROJECT / stage), *SETTINGS, *(TRAINING if stage.startswith("02") else ())]
-    return subprocess.Popen(command, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def undisturbed(stage: str, root: Path) -> float:
-    """Run a stage to its end; returns its seconds."""
-    begin = time.perf_counter()
-    process = start(stage, root)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
-    return time.perf_counter() - begin
-
-
-def without_times(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: without_times(item) for key, item in value.items() if key not in CHANGING}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
-
-
-def contents(root: Path) -> dict[str, object]:
-    """Every file below `root` but the locks: bytes, or the value of a record without the times in it."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and "/.locks/" not in name:
-            data = path.read_bytes()
-            found[name] = without_times(json.loads(data)) if path.suffix == ".json" else data
-    # a record's fingerprint of another record changes with the times in that one
-    return {name: value for name, value in found.items() if not name.endswith("report.html")}
+FINE_TUNING = ("--PRETRAINED_WEIGHTS=random", "--EPOCHS=3", "--PATIENCE=9", "--LEARNING_RATE=0.0001")
 
 
 def assert_whole(root: Path) -> None:
@@ -85,65 +41,35 @@ def assert_whole(root: Path) -> None:
             assert "run 03.feature_extraction.py" in str(error)
 
 
-def kill_many(stage: str, before: Path, tmp_path: Path, n_kills: int, seed: int) -> None:
-    """Kill `stage` `n_kills` times on a copy of `before`, finish it, and compare with an undisturbed run."""
+def kill_many(stage: str, snapshots: Path, tmp_path: Path, n_kills: int, seed: int) -> None:
+    """Kill `stage` `n_kills` times on a copy of the root before it, finish it, and compare with an undisturbed run."""
     generator = random.Random(seed)
-    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    shutil.copytree(before, calm, symlinks=True)
-    shutil.copytree(before, stormy, symlinks=True)
-    seconds = undisturbed(stage, calm)
+    stormy, calm = tmp_path / "stormy", snapshots / "after" / stage
+    shutil.copytree(snapshots / "before" / stage, stormy, symlinks=True)
+    seconds = json.loads((snapshots / "seconds.json").read_text(encoding="utf-8"))[stage]
     for _ in range(n_kills):
         process = start(stage, stormy)
         # most of the work is near the end: the start is imports
         time.sleep(seconds * generator.uniform(0.3, 1.05))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         assert_whole(stormy)
-    undisturbed(stage, stormy)
+    run_to_end(stage, stormy)
     assert_whole(stormy)
     expected, found = contents(calm), contents(stormy)
     assert found.keys() == expected.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
 
 
-@pytest.fixture(scope="module")
-def before(tmp_path_factory, request):
-    """A root in which every stage up to 06 went through once on twelve drawn images of three models."""
-    root = tmp_path_factory.mktemp("before")
-    raw = root / "raw_img" / "x"
-    for model in range(3):
-        for i in range(4):
-            image = corpus.product((150, 120), seed=model).rotate(4 * i, fillcolor=(236, 238, 240))
-            corpus.lay_out(raw, {f"{model}_1_{i}.jpg": corpus.encoded(image, quality=92)})
-    return root
-
-
-STAGES = (
-    "00.make_labels_true.py",
-    "01.img_preprocess.py",
-    "make_training_image_folders.py",
-    "03.feature_extraction.py",
-    "04.clustering_som.py",
-    "05.evaluation.py",
-    "06.visualization.py",
-)
-
-
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_stage_ends_like_an_undisturbed_one(stage, before, tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGE_CLUSTER_ROOT", str(before))
-    for earlier in STAGES[: STAGES.index(stage)]:
-        undisturbed(earlier, before)
-    kill_many(stage, before, tmp_path, n_kills=2, seed=STAGES.index(stage))
+def test_killed_stage_ends_like_an_undisturbed_one(stage, snapshots, root):
+    kill_many(stage, snapshots, root, n_kills=2, seed=STAGES.index(stage))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_many_times(stage, before, tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGE_CLUSTER_ROOT", str(before))
-    for earlier in STAGES[: STAGES.index(stage)]:
-        undisturbed(earlier, before)
-    kill_many(stage, before, tmp_path, n_kills=30, seed=100 + STAGES.index(stage))
+def test_killed_many_times(stage, snapshots, root):
+    kill_many(stage, snapshots, root, n_kills=30, seed=100 + STAGES.index(stage))
 
 
 def weights(root: Path) -> dict[str, np.ndarray]:
@@ -157,31 +83,27 @@ def weights(root: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.long
-def test_a_training_killed_many_times_ends_with_the_same_weights(tmp_path, monkeypatch):
+def test_a_training_killed_many_times_ends_with_the_same_weights(tmp_path):
     """Both trainings, that with models held out and that on all models, in programs of their own."""
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    for model in range(6):
-        for i in range(6):
-            image = corpus.product((150, 120), seed=model).rotate(9 * i, fillcolor=(236, 238, 240))
-            corpus.lay_out(calm / "raw_img" / "x", {f"{model}_1_{i}.jpg": corpus.encoded(image, quality=60 + 5 * i)})
-    monkeypatch.setenv("IMAGE_CLUSTER_ROOT", str(calm))
+    lay_out_models(calm, n_models=6, n_images=6)
     for earlier in STAGES[:3]:
-        undisturbed(earlier, calm)
+        run_to_end(earlier, calm)
     shutil.copytree(calm, stormy)
-    stage, generator = "02.feature_network_fine_tuning.py", random.Random(2)
-    undisturbed(stage, calm)
+    generator = random.Random(2)
+    run_to_end(TRAINING, calm, *FINE_TUNING)
     n_killed = 0
     for name in 3 * ["checkpoint.npz", "refit_checkpoint.npz"]:
         checkpoint = stormy / "model" / "x" / name
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = start(stage, stormy)
+        process = start(TRAINING, stormy, *FINE_TUNING)
         while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
             time.sleep(0.02)
         time.sleep(generator.uniform(0, 1))
         n_killed += process.poll() is None
         process.kill()
         process.communicate()
-    undisturbed(stage, stormy)
+    run_to_end(TRAINING, stormy, *FINE_TUNING)
     expected, found = weights(calm), weights(stormy)
     assert n_killed and found.keys() == expected.keys() and len(expected) > 100
     assert max(np.abs(found[name] - expected[name]).max() for name in expected) < 1e-6
