@@ -20,38 +20,283 @@ Config: DATASET, TRAIN_DATASET, RANDOM_SEED, N_JOBS, REDO, TSNE_MAX_IMAGES, TSNE
         PROJECTOR
 """
 
+import json
 import tempfile
 import time
+from collections.abc import Iterator
+from importlib import metadata
+from io import IOBase
+from pathlib import Path
+
+import numpy as np
 
 import config
-from pipeline import files, settings
+from pipeline import files, parallel, settings
+from pipeline.clustering.directions import Directions
+from pipeline.machinery import placing
 from pipeline.report import handover, page, pictures
-from pipeline.report.found import STAGE_04, Found, grid_of, on_main_axes, read_found, read_som, typical_of_units
+from pipeline.report.found import Found, project_on_main_axes
+from pipeline.report.grid import Grid, build_grid, find_typical_images
+from pipeline.report.plane import compute_tsne, draw_stratified_sample
+from pipeline.report.text import find_fonts, find_undrawable
+from pipeline.report.thumbnails import TILE, read_thumbnails
 
-STAGE_05 = "05.evaluation.py"
+STAGE_04, STAGE_05, STAGE = "04.clustering_som.py", "05.evaluation.py", "06.visualization.py"
 N_AXES = 128  # main axes of the features that the projector gets; the t-SNE takes the first 50
+PACKAGES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow", "tensorflow", "keras", "minisom",
+            "igraph", "matplotlib")  # fmt: skip
+DEFAULTS_PATH = Path(__file__).resolve().parent / "pipeline" / "default_settings.json"
 
 
-def origin_of(found: Found) -> dict:
-    """What the pictures and the page depend on, for their record."""
+# ---- reading ---------------------------------------------------------------------------------------
+
+
+def read_som() -> dict[str, np.ndarray]:
+    """Return the arrays of som.npz; raises UserError where it is missing, damaged or lacks one."""
+    names = ("weights", "topology", "u_matrix", "hits", "unit_cluster", "cut_granularity", "cut_clusters")
+    return files.read_npz(files.data_dir(config.DATASET) / "som.npz", STAGE_04, names)
+
+
+def read_found(n_cols: int, handle: IOBase) -> Found:
+    """Read clusters.csv (of a map with `n_cols` columns), features and labels; raises UserError where they disagree.
+
+    handle : an open file, in which the directions are kept as a memory map
+    """
     data_dir = files.data_dir(config.DATASET)
-    names = ("clusters.csv", "som.npz", "clustering.json", "features.npy", "img_paths.txt", "labels_true.csv",
-             "skipped.csv", "features_skipped.csv", "corrections.csv")  # fmt: skip
-    input_paths = [*(data_dir / name for name in names), files.result_dir(config.DATASET) / "evaluation.json"]
-    input_paths += [files.model_dir(config.TRAIN_DATASET) / "history.csv", page.DEFAULTS_PATH]
+    path = data_dir / "clusters.csv"
+    columns = ("image", "cluster", "confidence", "unit_row", "unit_col", "distance", "runner_up", "outlier")
+    rows = files.read_csv(path, columns, STAGE_04)
+    features, img_paths = files.read_features(config.DATASET)
+    files.check_in_step(path, data_dir / "clustering.json", [data_dir / "features.npy"], STAGE_04)
+    if [row["image"] for row in rows] != img_paths:
+        raise settings.UserError(f"{files.shown(path)} has other images than features.npy: run {STAGE_04} again")
+    labels = {}
+    if (data_dir / "labels_true.csv").exists():
+        label_rows = files.read_csv(data_dir / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
+        labels = {row["image"]: row["label"] for row in label_rows}
+    try:
+        return Found(
+            names=img_paths,
+            labels=[labels.get(name, "") for name in img_paths],
+            cluster=np.array([int(row["cluster"]) for row in rows]),
+            runner_up=np.array([int(row["runner_up"] or -1) for row in rows]),
+            confidence=np.array([float(row["confidence"]) for row in rows]),
+            distance=np.array([float(row["distance"]) for row in rows]),
+            outlier=np.array([row["outlier"] == "1" for row in rows]),
+            unit=np.array([int(row["unit_row"]) * n_cols + int(row["unit_col"]) for row in rows]),
+            direction=Directions(features).kept(handle),
+        )
+    except ValueError as error:
+        raise settings.UserError(f"{files.shown(path)}: {error}: run {STAGE_04} again") from None
+
+
+def read_tiles(names: list[str], handle: IOBase) -> tuple[np.ndarray, list[int]]:
+    """Read the thumbnails of the photographs as they came, or of the cleaned ones where only these are there."""
+    folders = [files.raw_img_dir(config.DATASET), files.img_dir(config.DATASET)]
+    paths = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names]
+    return read_thumbnails(paths, TILE, handle, parallel.in_threads)
+
+
+def read_corrections() -> list[list[str]]:
+    """Return the rows of corrections.csv as it is now, so that a download from the report keeps them."""
+    path = files.data_dir(config.DATASET) / "corrections.csv"
+    if not path.exists():
+        return []
+    columns = ["image_a", "image_b", page.RELATION]
+    return [[row[name] for name in columns] for row in files.read_csv(path, columns, "the review list of report.html")]
+
+
+def read_skipped() -> list[dict[str, str]]:
+    """Return every image that a stage left out, with its reason."""
+    data_dir = files.data_dir(config.DATASET)
+    rows = []
+    for name in ("skipped.csv", "features_skipped.csv"):
+        if (data_dir / name).exists():
+            rows += files.read_csv(data_dir / name, ["image", "stage", "reason"], "01.img_preprocess.py")
+    return rows
+
+
+# ---- how the result was made -----------------------------------------------------------------------
+
+
+def describe_origin(names: list[str]) -> dict:
+    """Return what the pictures and the page of these images depend on, for their record."""
+    data_dir = files.data_dir(config.DATASET)
+    inputs_of_data = ("clusters.csv", "som.npz", "clustering.json", "features.npy", "img_paths.txt", "labels_true.csv",
+                      "skipped.csv", "features_skipped.csv", "corrections.csv")  # fmt: skip
+    input_paths = [*(data_dir / name for name in inputs_of_data), files.result_dir(config.DATASET) / "evaluation.json"]
+    input_paths += [files.model_dir(config.TRAIN_DATASET) / "history.csv", DEFAULTS_PATH]
     input_paths += sorted(page.TEMPLATE_DIR.glob("report.*"))  # HTML, CSS and JavaScript are part of the stage
     inputs = {files.shown(path): files.fingerprint_file(path) for path in input_paths}
     for folder in (files.raw_img_dir(config.DATASET), files.img_dir(config.DATASET)):
-        inputs[files.shown(folder)] = files.fingerprint_folder(folder, found.names)
+        inputs[files.shown(folder)] = files.fingerprint_folder(folder, names)
     return files.made_from(__file__, inputs, [
         "DATASET", "RANDOM_SEED", "TSNE_MAX_IMAGES", "TSNE_PERPLEXITY", "CONTACT_SHEET_IMAGES", "CONTACT_SHEETS_MAX",
         "REPORT_MAX_MB", "REPORT_THUMBNAIL", "CLUSTER_FOLDERS", "CLUSTER_FOLDERS_FROM", "SPREADSHEET_BOM", "PROJECTOR",
     ])  # fmt: skip
 
 
+def describe_run(evaluation: dict, own: dict) -> dict:
+    """Return how the result was made: seconds, settings (`own`: of stage 06), versions, weights, skipped images."""
+    data_dir, model_dir = files.data_dir(config.DATASET), files.model_dir(config.TRAIN_DATASET)
+    records = [data_dir / "labels_true.json", data_dir / "preprocess.json", model_dir / "feature_network.json",
+               data_dir / "features.json", data_dir / "clustering.json",
+               files.result_dir(config.DATASET) / "evaluation.json"]  # fmt: skip
+    stages, used = [], dict(own)
+    for path in records:
+        if record := files.read_record(path):
+            stages.append({"stage": record["made_from"].get("stage"), "seconds": record.get("seconds")})
+            used |= record["made_from"].get("settings") or {}
+    features_record = files.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "stages": stages,
+        "settings": list_changed_settings(used),
+        "initial_weights": evaluation.get("initial_weights"),
+        "network": features_record.get("network"),
+        "versions": versions,
+        "skipped": read_skipped(),
+    }
+
+
+def list_changed_settings(used: dict[str, object]) -> list[dict]:
+    """Return the settings that differ from the defaults, as the stages used them."""
+    defaults = json.loads(DEFAULTS_PATH.read_text(encoding="utf-8"))
+    return [
+        {"name": name, "value": repr(value), "default": repr(defaults.get(name))}
+        for name, value in used.items()
+        if name in defaults and value != defaults[name]
+    ]
+
+
+# ---- drawing and writing ---------------------------------------------------------------------------
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all; returns `path`."""
+    with files.whole(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def write_picture(path: Path, picture: pictures.Picture) -> list[Path]:
+    """Write a picture as `path`.png and `path`.svg; returns both paths."""
+    return [write_bytes(path.with_name(path.name + suffix), content)
+            for suffix, content in zip((".png", ".svg"), picture, strict=True)]  # fmt: skip
+
+
+def write_pictures(
+    found: Found, vectors: np.ndarray, grid: Grid, som_arrays: dict, typical: np.ndarray, tiles: np.ndarray
+) -> tuple[list[Path], dict]:
+    """Draw and write all pictures; returns their paths, and the t-SNE plane for the report.
+
+    vectors : float32 (n_images, n_axes), the images on their main axes
+    """
+    folder, dataset = files.result_dir(config.DATASET), config.DATASET
+    sample = draw_stratified_sample(found.cluster, config.TSNE_MAX_IMAGES, config.RANDOM_SEED)
+    plane = compute_tsne(vectors[sample], config.TSNE_PERPLEXITY, config.RANDOM_SEED)
+    unit_cluster, hits = som_arrays["unit_cluster"].ravel(), som_arrays["hits"].ravel()
+    u_matrix = som_arrays["u_matrix"].ravel().astype(float)
+
+    def draw() -> Iterator[tuple[str, pictures.Picture | None]]:
+        yield "tsne", pictures.draw_tsne(found, sample, plane, dataset)
+        yield (
+            "u_matrix",
+            pictures.draw_units(
+                grid, u_matrix, unit_cluster, f"U-matrix, {dataset}", "mean distance to the neighbouring units", False
+            ),
+        )
+        yield (
+            "hit_map",
+            pictures.draw_units(
+                grid, hits.astype(float), unit_cluster, f"Images of each unit, {dataset}", "images", True
+            ),
+        )
+        yield "photo_map", pictures.draw_photo_map(grid, unit_cluster, hits, typical, tiles)
+        yield "sizes", pictures.draw_sizes(found, dataset)
+        yield (
+            "before_after",
+            pictures.draw_before_after(
+                found.names,
+                files.raw_img_dir(dataset),
+                files.img_dir(dataset),
+                f"{dataset}: as they came, and after stage 01",
+            ),
+        )
+        history_path = files.model_dir(config.TRAIN_DATASET) / "history.csv"
+        if history_path.exists() and (rows := files.read_csv(history_path, [], "02.feature_network_fine_tuning.py")):
+            yield "training_history", pictures.draw_history(rows)
+
+    paths = [path for name, picture in draw() if picture for path in write_picture(folder / name, picture)]
+    return paths + write_contact_sheets(found, tiles, folder / "contact_sheets"), {
+        "images": sample.tolist(),
+        "xy": np.round(plane, 4).tolist(),
+    }
+
+
+def write_contact_sheets(found: Found, tiles: np.ndarray, folder: Path) -> list[Path]:
+    """Draw and write a sheet for each of the CONTACT_SHEETS_MAX largest clusters; returns their paths."""
+    clusters, sizes = np.unique(found.cluster, return_counts=True)
+    largest = clusters[np.argsort(-sizes, kind="stable")][: config.CONTACT_SHEETS_MAX]
+    find_fonts(frozenset("".join(found.names)))  # looked for once, before the threads begin
+
+    def write(cluster: int) -> list[Path]:
+        sheet = pictures.draw_contact_sheet(found, tiles, cluster, config.CONTACT_SHEET_IMAGES)
+        return write_picture(folder / str(cluster), sheet)
+
+    return [path for paths in parallel.in_threads(write, largest.tolist()) for path in paths]
+
+
+def write_handover(found: Found, vectors: np.ndarray, tiles: np.ndarray) -> list[Path]:
+    """Write the spreadsheet and, where asked for, the projector's folder; returns their paths."""
+    result_dir = files.result_dir(config.DATASET)
+    paths = []
+    if config.PROJECTOR:
+        contents = handover.render_projector(found, vectors, tiles, config.DATASET)
+        paths = [write_bytes(result_dir / "projector" / name, content) for name, content in contents]
+    encoding = "utf-8-sig" if config.SPREADSHEET_BOM else "utf-8"
+    spreadsheet = handover.render_spreadsheet(found).encode(encoding)
+    return [*paths, write_bytes(result_dir / "clusters_spreadsheet.csv", spreadsheet)]
+
+
+def write_cluster_folders(found: Found) -> tuple[int, int]:
+    """Put each cluster's photographs into a folder, by CLUSTER_FOLDERS; "none" removes what was put there.
+
+    Returns how many photographs were placed and how many files of others were left.
+    """
+    folder, dataset = files.result_dir(config.DATASET) / "clusters", config.DATASET
+    sources = {"raw_img": files.raw_img_dir(dataset), "img": files.img_dir(dataset)}
+    n_left = placing.remove_placed(folder, list(sources.values()), STAGE)
+    if config.CLUSTER_FOLDERS == "none":
+        return 0, n_left
+    source, names = sources[config.CLUSTER_FOLDERS_FROM], handover.name_in_folders(found)
+    return placing.place_files(names, source, folder, config.CLUSTER_FOLDERS), n_left
+
+
+def write_report(
+    found: Found, grid: Grid, som_arrays: dict, typical: np.ndarray, tiles: np.ndarray, plane: dict, facts: dict
+) -> Path:
+    """Write report.html within REPORT_MAX_MB; returns its path."""
+    key = files.fingerprint([found.names, found.cluster.tolist()])[:16]  # marks belong to one result
+    data = {"dataset": config.DATASET, "key": key, **page.collect_data(found, som_arrays, grid, typical), "tsne": plane}
+    data["review"]["earlier"] = read_corrections()
+    path = files.result_dir(config.DATASET) / "report.html"
+    pieces = page.render_report(
+        found, data, facts, tiles, typical, config.REPORT_MAX_MB * 1e6, config.REPORT_THUMBNAIL, parallel.in_threads
+    )
+    with files.whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        handle.writelines(pieces)
+    return path
+
+
 def warn_of_fonts(found: Found) -> None:
     """Say which characters of the file names the pictures can't show."""
-    if lost := pictures.undrawable([*found.names, *found.labels]):
+    if lost := find_undrawable([*found.names, *found.labels]):
         some = "".join(sorted(lost))[:20]
         print(f"warning: no installed font has {some}: boxes in the pictures, though not in report.html "
               "(Debian and Ubuntu: apt install fonts-nanum)")  # fmt: skip
@@ -65,36 +310,36 @@ def main() -> None:
     evaluation = files.read_json(evaluation_path, STAGE_05)
     scored = [data_dir / "clusters.csv", data_dir / "labels_true.csv"]
     files.check_in_step(evaluation_path, evaluation_path, scored, STAGE_05)
-    som = read_som()
+    som_arrays = read_som()
     # files without a name, gone whatever happens: what is as large as the data set is mapped, not held in memory
     with tempfile.TemporaryFile(dir=result_dir) as directions, tempfile.TemporaryFile(dir=result_dir) as thumbnails:
-        found = read_found(som["u_matrix"].shape[1], directions)
-        origin = origin_of(found)
+        found = read_found(som_arrays["u_matrix"].shape[1], directions)
+        origin = describe_origin(found.names)
         if files.up_to_date(record_path, origin):
             files.unchanged([result_dir / "report.html"])
             return
 
         warn_of_fonts(found)
-        grid = grid_of(som.pop("weights"), str(som["topology"]))
-        typical = typical_of_units(found, grid.rows * grid.cols)
-        vectors = on_main_axes(found.direction, N_AXES)
-        tiles, unreadable = pictures.read_thumbnails(found.names, pictures.TILE, thumbnails)
-        # its large picture comes before all others: Matplotlib keeps memory once it has drawn
-        outputs = handover.write_projector(found, vectors, tiles, result_dir / "projector") if config.PROJECTOR else []
-        drawn, plane = pictures.draw_pictures(found, vectors, grid, som, typical, tiles)
-        outputs += [*drawn, handover.write_spreadsheet(found, result_dir / "clusters_spreadsheet.csv")]
-        n_placed, n_kept = handover.write_cluster_folders(found, result_dir / "clusters")
+        grid = build_grid(som_arrays.pop("weights"), str(som_arrays["topology"]))
+        typical = find_typical_images(found, grid.rows * grid.cols)
+        vectors = project_on_main_axes(found.direction, N_AXES)
+        tiles, unreadable = read_tiles(found.names, thumbnails)
+        # the projector's large picture comes before all others: Matplotlib keeps memory once it has drawn
+        outputs = write_handover(found, vectors, tiles)
+        drawn, plane = write_pictures(found, vectors, grid, som_arrays, typical, tiles)
+        outputs += drawn
+        n_placed, n_kept = write_cluster_folders(found)
         with files.as_written(evaluation_path, STAGE_05):
-            facts = page.facts_of(found, clustering, evaluation, unreadable, origin["settings"])
-            outputs.append(page.write_page(found, grid, som, typical, tiles, plane, facts))
+            facts = page.collect_facts(found, config.DATASET, clustering, evaluation, unreadable)
+            facts["run"] = describe_run(evaluation, origin["settings"])
+            outputs.append(write_report(found, grid, som_arrays, typical, tiles, plane, facts))
         n_images = len(found.names)
         del tiles, found  # Windows can't remove a file that is still mapped
     seconds = time.perf_counter() - begin
     files.write_record(record_path, origin, outputs, n_images=n_images, seconds=round(seconds, 2))
     if n_placed or n_kept:
-        print(
-            f"{files.shown(result_dir / 'clusters')}/: {n_placed} photographs placed, {n_kept} files left as they were"
-        )
+        folder = files.shown(result_dir / "clusters")
+        print(f"{folder}/: {n_placed} photographs placed, {n_kept} files left as they were")
     files.summary(n_images, n_images - len(unreadable), len(unreadable), [outputs[-1]], seconds)
 
 

@@ -9,7 +9,8 @@ from sklearn import metrics
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as sklearn_expected
 
-from pipeline import files, som
+from pipeline import files
+from pipeline.clustering import directions
 from pipeline.scoring.contingency import cross_tabulate, find_merged_models, find_split_models
 from pipeline.scoring.intervals import bootstrap_intervals
 from pipeline.scoring.scores import SCORE_NAMES, clusters_error_percent, compute_scores, expected_mutual_information
@@ -179,7 +180,7 @@ def test_silhouette_is_scikit_learns_and_none_where_it_is_not_defined(monkeypatc
     labels = [*(str(i % 3) for i in range(39)), "alone"]
     expected = metrics.silhouette_score(features, labels, metric="cosine")
     assert mean_silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
-    monkeypatch.setattr(som, "CHUNK_VALUES", 35)
+    monkeypatch.setattr(directions, "CHUNK_VALUES", 35)
     assert mean_silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
     assert mean_silhouette(features, ["0"] * 40) is None
     assert mean_silhouette(features, [str(i) for i in range(40)]) is None

@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import report_case
-from PIL import Image
+from conftest import PROJECT
+from PIL import Image, ImageDraw
 
 import config
 from pipeline import files, images
-from pipeline.report import handover, page, pictures
-from pipeline.report.found import Found, grid_of, typical_of_units, typicality
+from pipeline.machinery import placing
+from pipeline.report import handover, page, plane, text, thumbnails
+from pipeline.report.found import Found, measure_typicality
+from pipeline.report.grid import build_grid, find_typical_images
+from pipeline.report.pictures import common_prefix
+from pipeline.report.review import find_doubtful_images, find_likely_merges, find_likely_splits, split_by_two_means
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def found_of(cluster: list[int], direction: np.ndarray | None = None, **more) ->
 def test_grid_of_a_rectangular_map():
     weights = np.zeros((2, 3, 1))
     weights[0, 1] = 5
-    grid = grid_of(weights, "rectangular")
+    grid = build_grid(weights, "rectangular")
     assert grid.centre.tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
     assert sorted(map(tuple, grid.pair.tolist())) == [(0, 1), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (4, 5)]
     ridge = {tuple(pair): value for pair, value in zip(grid.pair.tolist(), grid.ridge, strict=True)}
@@ -59,14 +64,14 @@ def test_grid_of_a_rectangular_map():
 
 
 def test_grid_lies_on_its_longer_side():
-    grid = grid_of(np.zeros((3, 2, 1)), "rectangular")
+    grid = build_grid(np.zeros((3, 2, 1)), "rectangular")
     assert np.ptp(grid.centre, axis=0).tolist() == [2, 1]
     assert grid.centre[2].tolist() == [1, 0]  # row 1, column 0
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (5, 4), (1, 3), (3, 1)])
 def test_hexagons_touch_their_neighbours_along_the_edges(shape):
-    grid = grid_of(np.zeros((*shape, 1)), "hexagonal")
+    grid = build_grid(np.zeros((*shape, 1)), "hexagonal")
     gaps = np.hypot(*(grid.centre[grid.pair[:, 0]] - grid.centre[grid.pair[:, 1]]).T)
     assert np.allclose(gaps, 1)
     for (a, b), edge in zip(grid.pair, grid.edge, strict=True):
@@ -78,13 +83,13 @@ def test_hexagons_touch_their_neighbours_along_the_edges(shape):
 
 
 def test_grid_of_one_unit_has_no_neighbours():
-    grid = grid_of(np.zeros((1, 1, 2)), "rectangular")
+    grid = build_grid(np.zeros((1, 1, 2)), "rectangular")
     assert grid.pair.shape == (0, 2) and grid.edge.shape == (0, 2, 2)
 
 
 def test_typical_image_of_a_unit_is_the_nearest_and_empty_units_have_none():
     found = found_of([0, 0, 0, 0], unit=np.array([1, 1, 0, 1]), distance=np.array([0.3, 0.2, 0.9, 0.2]))
-    assert typical_of_units(found, 3).tolist() == [2, 1, -1]
+    assert find_typical_images(found, 3).tolist() == [2, 1, -1]
 
 
 # ---- what is typical, and what is doubtful ---------------------------------------------------------
@@ -99,7 +104,7 @@ def test_medoid_has_the_least_sum_of_squared_distances():
         assert found.medoid[cluster] == members[int(np.argmin(sums))]
         assert found.members(cluster)[0] == found.medoid[cluster]
         assert sorted(found.members(cluster)) == list(members)
-        assert (np.diff(typicality(direction, found.cluster)[found.members(cluster)]) <= 0).all()
+        assert (np.diff(measure_typicality(direction, found.cluster)[found.members(cluster)]) <= 0).all()
 
 
 def test_likely_merges_are_the_pairs_with_most_runner_up_votes():
@@ -108,7 +113,7 @@ def test_likely_merges_are_the_pairs_with_most_runner_up_votes():
         runner_up=np.array([1, 1, 2, 0, -1, -1]),
         confidence=np.array([0.5, 0.7, 0.9, 0.6, 1, 1]),
     )
-    merges = page.likely_merges(found)
+    merges = find_likely_merges(found)
     assert [item["clusters"] for item in merges] == [[0, 1], [0, 2]]
     assert merges[0]["likeness"] == pytest.approx((0.5 + 0.3 + 0.4) / 2)
     assert merges[1]["likeness"] == pytest.approx(0.1)
@@ -119,7 +124,7 @@ def test_likely_splits_begin_with_the_loosest_cluster_and_show_its_two_halves():
     tight = np.tile([1.0, 0, 0, 0], (6, 1)) + np.eye(6, 4) * 0.05
     halves = np.concatenate([np.tile([0, 1.0, 0, 0], (3, 1)), np.tile([0, 0, 1.0, 0], (3, 1))])
     direction = np.concatenate([tight, halves, [[0, 0, 0, 1.0]]]).astype(np.float32)
-    splits = page.likely_splits(found_of([0] * 6 + [1] * 6 + [2], direction))
+    splits = find_likely_splits(found_of([0] * 6 + [1] * 6 + [2], direction))
     assert splits[0]["cluster"] == 1 and splits[0]["sizes"] == [3, 3]
     a, b = splits[0]["images"]
     assert {a in range(6, 9), b in range(6, 9)} == {True, False}
@@ -129,14 +134,14 @@ def test_likely_splits_begin_with_the_loosest_cluster_and_show_its_two_halves():
 def test_doubtful_images_begin_with_the_least_confident_and_leave_out_the_sure():
     confidence = np.array([0.9, 0.2, 1.0, 0.5])
     found = found_of([0, 0, 1, 1], confidence=confidence, runner_up=np.array([1, 1, 0, 0]))
-    assert [item["image"] for item in page.doubtful_images(found)] == [1, 3, 0]
-    for item in page.doubtful_images(found):
+    assert [item["image"] for item in find_doubtful_images(found)] == [1, 3, 0]
+    for item in find_doubtful_images(found):
         assert item["own"] != item["image"]
 
 
 @pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.eye(2), np.ones((1, 3))])
 def test_two_means_of_rows_that_can_not_be_cut(rows):
-    assert set(page.two_means(rows.astype(np.float32)).tolist()) <= {0, 1}
+    assert set(split_by_two_means(rows.astype(np.float32)).tolist()) <= {0, 1}
 
 
 # ---- sampling, thumbnails --------------------------------------------------------------------------
@@ -144,12 +149,12 @@ def test_two_means_of_rows_that_can_not_be_cut(rows):
 
 def test_stratified_sample_has_every_cluster_and_its_share():
     cluster = np.repeat([0, 1, 2], [800, 190, 10])
-    sample = pictures.stratified_sample(cluster, 100, seed=0)
+    sample = plane.draw_stratified_sample(cluster, 100, seed=0)
     counts = np.bincount(cluster[sample])
     assert 95 <= len(sample) <= 100 and len(set(sample.tolist())) == len(sample)
     assert counts.tolist() == [80, 19, 1]
-    assert pictures.stratified_sample(cluster, 1000, seed=0).tolist() == list(range(1000))
-    assert len(pictures.stratified_sample(np.arange(50), 10, seed=0)) == 10
+    assert plane.draw_stratified_sample(cluster, 1000, seed=0).tolist() == list(range(1000))
+    assert len(plane.draw_stratified_sample(np.arange(50), 10, seed=0)) == 10
 
 
 def test_thumbnail_is_upright_whole_and_on_white(tmp_path):
@@ -159,7 +164,7 @@ def test_thumbnail_is_upright_whole_and_on_white(tmp_path):
     picture = Image.new("RGB", (1200, 600), "blue")
     picture.paste("red", (0, 0, 600, 600))
     picture.save(path, exif=exif)
-    tile = pictures.thumbnail(path, 64)
+    tile = thumbnails.read_thumbnail(path, 64)
     assert tile.shape == (64, 64, 3)
     assert (tile[:, :12] > 240).all() and (tile[:, -12:] > 240).all()  # white at both sides of a tall picture
     assert tile[8, 32, 0] > 200 and tile[8, 32, 2] < 60  # red above
@@ -170,31 +175,31 @@ def test_thumbnail_is_upright_whole_and_on_white(tmp_path):
 def test_thumbnail_of_a_damaged_file_is_none(tmp_path, content):
     path = tmp_path / "damaged.jpg"
     path.write_bytes(content)
-    assert pictures.thumbnail(path, 32) is None
+    assert thumbnails.read_thumbnail(path, 32) is None
 
 
 def test_thumbnails_get_smaller_and_then_fewer():
-    assert page.sprite_plan(100, 50e6, 0.3, 96) == (96, 100)
-    side, count = page.sprite_plan(20_000, 30e6, 0.3, 96)
+    assert page.plan_sprites(100, 50e6, 0.3, 96) == (96, 100)
+    side, count = page.plan_sprites(20_000, 30e6, 0.3, 96)
     assert 40 <= side < 96 and count == 20_000
     assert side * side * 0.3 * 20_000 / 0.75 <= 30e6
-    side, count = page.sprite_plan(20_000, 1e6, 0.3, 96)
+    side, count = page.plan_sprites(20_000, 1e6, 0.3, 96)
     assert side == 40 and 1000 < count < 2000
-    assert page.sprite_plan(10, 0, 0.3, 96) == (40, 0)
+    assert page.plan_sprites(10, 0, 0.3, 96) == (40, 0)
 
 
 def test_with_few_thumbnails_every_cluster_has_its_first_ones():
     found = found_of([0] * 10 + [1] * 3 + [2])
-    order = page.thumbnail_order(found, 5)
+    order = page.order_thumbnails(found, 5)
     assert sorted(np.unique(found.cluster[order], return_counts=True)[1].tolist()) == [1, 2, 2]
     assert set(found.medoid.values()) <= set(order.tolist())
-    assert page.thumbnail_order(found, 99).tolist() == found.order.tolist()
+    assert page.order_thumbnails(found, 99).tolist() == found.order.tolist()
 
 
 def test_neighbouring_groups_of_points_do_not_share_a_colour():
     rng = np.random.default_rng(0)
     positions = rng.random((150, 2))
-    styles = pictures.styles_of(positions)
+    styles = plane.choose_styles(positions)
     assert len(set(styles)) > 60
     gaps = np.hypot(*(positions[:, None] - positions[None]).transpose(2, 0, 1))
     np.fill_diagonal(gaps, np.inf)
@@ -203,40 +208,40 @@ def test_neighbouring_groups_of_points_do_not_share_a_colour():
 
 
 def test_model_names_lose_what_they_all_begin_with():
-    assert pictures.common_prefix(["6600012", "6600034", "6600077"]) == 4
-    assert pictures.common_prefix(["a", "b"]) == 0
-    assert pictures.common_prefix(["6600012"]) == 0
+    assert common_prefix(["6600012", "6600034", "6600077"]) == 4
+    assert common_prefix(["a", "b"]) == 0
+    assert common_prefix(["6600012"]) == 0
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 3, 6, 40])
 def test_tsne_of_few_images_lies_within_the_square_and_repeats(n_images):
     direction = np.random.default_rng(0).normal(size=(n_images, 8)).astype(np.float32)
-    plane = pictures.tsne(direction, 30.0, seed=0)
-    assert plane.shape == (n_images, 2) and np.isfinite(plane).all() and np.abs(plane).max() <= 1
-    assert (plane == pictures.tsne(direction, 30.0, seed=0)).all()
+    xy = plane.compute_tsne(direction, 30.0, seed=0)
+    assert xy.shape == (n_images, 2) and np.isfinite(xy).all() and np.abs(xy).max() <= 1
+    assert (xy == plane.compute_tsne(direction, 30.0, seed=0)).all()
 
 
 def test_tsne_of_identical_images_is_finite():
-    assert np.isfinite(pictures.tsne(np.ones((20, 4), np.float32), 30.0, seed=0)).all()
+    assert np.isfinite(plane.compute_tsne(np.ones((20, 4), np.float32), 30.0, seed=0)).all()
 
 
 # ---- text ------------------------------------------------------------------------------------------
 
 
 def has_hangul_font() -> bool:
-    return not pictures.undrawable(["가방"])
+    return not text.find_undrawable(["가방"])
 
 
 def test_a_character_that_no_font_has_is_said():
-    assert pictures.undrawable(["abc\U0010fffd"]) == {"\U0010fffd"}
+    assert text.find_undrawable(["abc\U0010fffd"]) == {"\U0010fffd"}
 
 
 @pytest.mark.skipif(not has_hangul_font(), reason="no installed font has Hangul (apt install fonts-nanum)")
 def test_korean_is_drawn_with_its_own_glyphs():
     drawn = []
-    for text in ("가방", "구두", "가방"):
+    for word in ("가방", "구두", "가방"):
         sheet = Image.new("L", (60, 30), 255)
-        pictures.draw_text(pictures.ImageDraw.Draw(sheet), (2, 2), text, 16)
+        text.draw_text(ImageDraw.Draw(sheet), (2, 2), word, 16)
         drawn.append(np.asarray(sheet))
     # boxes for missing glyphs would be the same for both words
     assert (drawn[0] == drawn[2]).all() and (drawn[0] != drawn[1]).any()
@@ -244,9 +249,9 @@ def test_korean_is_drawn_with_its_own_glyphs():
 
 
 def test_a_long_caption_keeps_its_beginning_and_its_end():
-    short = pictures.fitted("6600000012_8000000034_5.jpg", 11, 80)
+    short = text.shorten("6600000012_8000000034_5.jpg", 11, 80)
     assert short.startswith("66") and short.endswith(".jpg") and "…" in short
-    assert pictures.fitted("a.jpg", 11, 80) == "a.jpg"
+    assert text.shorten("a.jpg", 11, 80) == "a.jpg"
 
 
 # ---- the stage as a program ------------------------------------------------------------------------
@@ -290,8 +295,8 @@ def test_every_number_on_the_page_is_the_one_in_its_file(finished):
     shown = re.findall(
         r'<data value="[^"]*" data-file="([^"]*)" data-key="([^"]*)" data-format="([^"]*)">([^<]*)<', html
     )
-    for file, key, form, text in shown:
-        assert form % number_at(values[file], key) == text, key
+    for file, key, form, printed in shown:
+        assert form % number_at(values[file], key) == printed, key
     keys = {key for _, key, _, _ in shown}
     for score in values["evaluation.json"]["scores"]:
         assert {f"scores.{score}.{part}" for part in ("value", "low", "high")} <= keys
@@ -352,10 +357,10 @@ def test_spreadsheet_opens_in_excel_and_holds_no_formula(finished):
     assert not any(cell[:1] in "=+-@" for row in rows for cell in row.values() if cell)
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "＝1"])
-def test_no_cell_begins_a_formula(text):
-    assert handover.spreadsheet_cell(text) == "'" + text
-    assert handover.spreadsheet_cell("가방=1.jpg") == "가방=1.jpg"
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "＝1"])
+def test_no_cell_begins_a_formula(cell):
+    assert handover.escape_cell(cell) == "'" + cell
+    assert handover.escape_cell("가방=1.jpg") == "가방=1.jpg"
 
 
 def test_projector_folder_is_complete_and_in_step(finished):
@@ -379,23 +384,37 @@ def test_projector_folder_is_complete_and_in_step(finished):
 
 # ---- folders of photographs ------------------------------------------------------------------------
 
+NAMES = [
+    ("0/a.jpg", "a.jpg"),
+    ("0/b.jpg", "b.jpg"),
+    ("1/가__c.jpg", "가/c.jpg"),
+]  # in the clusters' folders, and in raw_img/
+
 
 @pytest.fixture
-def placed(root) -> tuple[Found, Path]:
-    """Two clusters of drawn photographs; one name lies in a folder."""
-    names = ["a.jpg", "b.jpg", "가/c.jpg"]
-    config.DATASET = "d"
-    for number, name in enumerate(names):
+def folder(root) -> Path:
+    """The folder of the clusters' folders; raw_img/d/ holds three drawn photographs, one of them in a folder."""
+    for number, (_, name) in enumerate(NAMES):
         (root / "raw_img/d" / name).parent.mkdir(parents=True, exist_ok=True)
         images.write_image(root / "raw_img/d" / name, report_case.draw(0, number))
-    return found_of([0, 0, 1], names=names), root / "result/d/clusters"
+    return root / "result/d/clusters"
+
+
+def place_again(folder: Path, names: list[tuple[str, str]], how: str) -> tuple[int, int]:
+    """Remove what was placed, place `names`; returns how many were placed and how many files of others were left."""
+    source = folder.parent.parent.parent / "raw_img/d"
+    n_left = placing.remove_placed(folder, [source], "06.visualization.py")
+    return placing.place_files(names, source, folder, how) if names else 0, n_left
+
+
+def test_a_photograph_is_named_after_its_cluster_and_its_folder():
+    found = found_of([0, 0, 1], names=["a.jpg", "b.jpg", "가/c.jpg"])
+    assert sorted(handover.name_in_folders(found)) == NAMES
 
 
 @pytest.mark.parametrize("how", ["hardlink", "symlink", "copy"])
-def test_photographs_lie_in_the_folder_of_their_cluster(placed, root, how):
-    found, folder = placed
-    config.CLUSTER_FOLDERS = how
-    assert handover.write_cluster_folders(found, folder) == (3, 0)
+def test_photographs_lie_in_the_folder_of_their_cluster(folder, root, how):
+    assert place_again(folder, NAMES, how) == (3, 0)
     there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.jpg"))
     assert there == ["0/a.jpg", "0/b.jpg", "1/가__c.jpg"]
     source = root / "raw_img/d/a.jpg"
@@ -404,42 +423,39 @@ def test_photographs_lie_in_the_folder_of_their_cluster(placed, root, how):
     assert (folder / "0/a.jpg").is_symlink() == (how == "symlink")
 
     # other clusters: what was placed moves, nothing is left behind
-    found.cluster[:] = [1, 1, 1]
-    found.__post_init__()
-    assert handover.write_cluster_folders(found, folder) == (3, 0)
+    assert place_again(folder, [(f"1/{target[2:]}", name) for target, name in NAMES], how) == (3, 0)
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["1"]
-    config.CLUSTER_FOLDERS = "none"
-    assert handover.write_cluster_folders(found, folder) == (0, 0)
+    assert place_again(folder, [], how) == (0, 0)
     assert list(folder.iterdir()) == []
     assert source.exists()
 
 
 @pytest.mark.parametrize("how", ["hardlink", "symlink", "copy"])
-def test_files_of_the_user_are_never_overwritten_or_removed(placed, how):
-    found, folder = placed
-    config.CLUSTER_FOLDERS = how
+def test_files_of_the_user_are_never_overwritten_or_removed(folder, how):
     (folder / "0").mkdir(parents=True)
     (folder / "0/a.jpg").write_text("mine")
     (folder / "0/notes.txt").write_text("mine too")
-    assert handover.write_cluster_folders(found, folder) == (3, 2)
+    assert place_again(folder, NAMES, how) == (3, 2)
     assert (folder / "0/a.jpg").read_text() == "mine"
     assert (folder / "0/a (2).jpg").exists()
     # a placed photograph that the user replaced is the user's from then on
     (folder / "0/b.jpg").unlink()
     (folder / "0/b.jpg").write_text("cropped by hand")
-    config.CLUSTER_FOLDERS = "none"
-    assert handover.write_cluster_folders(found, folder) == (0, 3)
+    assert place_again(folder, [], how) == (0, 3)
     assert sorted(p.name for p in (folder / "0").iterdir()) == ["a.jpg", "b.jpg", "notes.txt"]
     assert (folder / "0/b.jpg").read_text() == "cropped by hand"
 
 
-def test_a_run_killed_between_manifest_and_photographs_leaves_no_doubles(placed):
-    found, folder = placed
-    config.CLUSTER_FOLDERS = "copy"
-    handover.write_cluster_folders(found, folder)
+def test_a_run_killed_between_manifest_and_photographs_leaves_no_doubles(folder):
+    place_again(folder, NAMES, "copy")
     (folder / "0/b.jpg").unlink()
-    assert handover.write_cluster_folders(found, folder) == (3, 0)
+    assert place_again(folder, NAMES, "copy") == (3, 0)
     assert sorted(p.name for p in (folder / "0").iterdir()) == ["a.jpg", "b.jpg"]
+
+
+def test_a_photograph_that_is_gone_is_not_placed(folder, root):
+    (root / "raw_img/d/b.jpg").unlink()
+    assert place_again(folder, NAMES, "copy") == (2, 0)
 
 
 def test_place_does_not_overwrite(tmp_path):
@@ -447,7 +463,7 @@ def test_place_does_not_overwrite(tmp_path):
     (tmp_path / "b").write_text("old")
     for how in ("hardlink", "symlink", "copy"):
         with pytest.raises(FileExistsError):
-            handover.place(tmp_path / "a", tmp_path / "b", how)
+            placing.place(tmp_path / "a", tmp_path / "b", how)
     assert (tmp_path / "b").read_text() == "old"
 
 
@@ -510,6 +526,5 @@ def test_bad_input_ends_in_one_sentence_and_keeps_the_earlier_report(finished, t
 
 
 def test_default_settings_name_every_setting():
-    defaults = json.loads(page.DEFAULTS_PATH.read_text(encoding="utf-8"))
-    remedy = 'run: python -c "from pipeline.report import page; page.write_defaults()"'
-    assert defaults.keys() == {name for name in vars(config) if name.isupper()}, remedy
+    defaults = json.loads((PROJECT / "pipeline/default_settings.json").read_text(encoding="utf-8"))
+    assert defaults.keys() == {name for name in vars(config) if name.isupper()}

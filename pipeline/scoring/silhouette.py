@@ -5,7 +5,7 @@ Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7.
 
 import numpy as np
 
-from pipeline import som
+from pipeline.clustering.directions import chunks, of_length_one, sums_of
 
 LEAST_DISTANCE = 1e-12  # keeps the quotient of two distances of 0 defined
 
@@ -49,9 +49,9 @@ def mean_silhouette(features: np.ndarray, clusters: list[str]) -> float | None:
     if not 2 <= len(ids) < len(cluster):
         return None
     sums, total = np.zeros((len(ids), features.shape[1]), np.float32), 0.0
-    for rows in som.chunks(*features.shape):
-        found, sum_of_found = som.sums_of(som.of_length_one(features[rows]), cluster[rows])
+    for rows in chunks(*features.shape):
+        found, sum_of_found = sums_of(of_length_one(features[rows]), cluster[rows])
         sums[found] += sum_of_found
-    for rows in som.chunks(len(cluster), max(sums.shape)):
-        total += float(silhouettes(som.of_length_one(features[rows]), cluster[rows], sums, sizes).sum())
+    for rows in chunks(len(cluster), max(sums.shape)):
+        total += float(silhouettes(of_length_one(features[rows]), cluster[rows], sums, sizes).sum())
     return total / len(cluster)

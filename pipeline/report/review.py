@@ -1,0 +1,131 @@
+"""What a person should look at: doubtful images, clusters that may be one model or two, the stored cuts."""
+
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+
+from pipeline.clustering.directions import means_of
+from pipeline.report.found import Found, measure_typicality
+
+
+def summarise_clusters(found: Found, n_doubtful_max: float = 0.5) -> list[dict]:
+    """Return one row for each cluster, by id: size, mean confidence, doubt, medoid, most frequent true label.
+
+    `doubt` is the number of images that are expected to be wrong: the sum of 1 - confidence.
+    """
+    rows = []
+    for cluster in np.unique(found.cluster).tolist():
+        members = found.members(cluster)
+        confidence = found.confidence[members]
+        rows.append(
+            {
+                "id": cluster,
+                "size": len(members),
+                "confidence": float(confidence.mean()),
+                "doubt": float((1 - confidence).sum()),
+                "doubtful": int((confidence < n_doubtful_max).sum()),
+                "medoid": found.medoid[cluster],
+            }
+        )
+    return rows
+
+
+def find_doubtful_images(found: Found, n_max: int = 60) -> list[dict]:
+    """Return the images with the lowest confidence, with the medoids of their cluster and of the runner-up.
+
+    A medoid is not compared with itself: it is listed with the runner-up only.
+    """
+    result = []
+    for i in np.argsort(found.confidence, kind="stable").tolist():
+        own, other = found.medoid[int(found.cluster[i])], found.medoid.get(int(found.runner_up[i]))
+        if (own == i and other is None) or len(result) == n_max or found.confidence[i] >= 0.95:
+            continue
+        result.append({"image": i, "own": own if own != i else None, "other": other})
+    return result
+
+
+def find_likely_merges(found: Found, n_max: int = 30) -> list[dict]:
+    """Return the pairs of clusters that may be one model, the likeliest first, with their medoids.
+
+    `likeness` is the mean doubt (1 - confidence) of the images that have the other cluster as runner-up, counted in
+    the smaller cluster's images. On clusters with labels this finds models that were split far better than the
+    distance between centres does (`doc/results.md`).
+    """
+    clusters, size = np.unique(found.cluster, return_counts=True)
+    votes: dict[tuple[int, int], float] = {}
+    for i in np.flatnonzero(found.runner_up >= 0):
+        pair = tuple(sorted((int(found.cluster[i]), int(found.runner_up[i]))))
+        votes[pair] = votes.get(pair, 0.0) + 1 - float(found.confidence[i])
+    size_of = dict(zip(clusters.tolist(), size.tolist(), strict=True))
+    pairs = [
+        {
+            "clusters": list(pair),
+            "images": [found.medoid[cluster] for cluster in pair],
+            "likeness": min(1.0, vote / min(size_of[cluster] for cluster in pair)),
+        }
+        for pair, vote in votes.items()
+        if set(pair) <= size_of.keys() and pair[0] != pair[1] and vote > 0
+    ]
+    return sorted(pairs, key=lambda item: (-item["likeness"], item["clusters"]))[:n_max]
+
+
+def find_likely_splits(found: Found, n_max: int = 30) -> list[dict]:
+    """Return the clusters that may be two models, the likeliest first, with the medoids of the two halves of each.
+
+    Loose clusters come first: `spread` is the mean squared distance of a cluster's directions to their centre, from 0
+    (all the same) to 1 (nothing in common). The halves are those of 2-means, with 2 images each at least.
+    """
+    result = []
+    for cluster in np.unique(found.cluster).tolist():
+        members = found.members(cluster)
+        rows = found.direction[members]
+        spread = float(((rows - rows.mean(axis=0)) ** 2).sum(axis=1).mean())
+        if len(members) < 4 or spread < 1e-6:
+            continue
+        part = split_by_two_means(rows)
+        sizes = np.bincount(part, minlength=2)
+        if sizes.min() < 2:
+            continue
+        nearness = measure_typicality(rows, part)
+        heads = [int(members[np.flatnonzero(part == p)[np.argmax(nearness[part == p])]]) for p in (0, 1)]
+        result.append({"cluster": cluster, "images": heads, "sizes": sizes.tolist(), "spread": spread})
+    return sorted(result, key=lambda item: (-item["spread"], item["cluster"]))[:n_max]
+
+
+def split_by_two_means(rows: np.ndarray, n_rounds: int = 20) -> np.ndarray:
+    """Cut rows (n, n_features) in two by k-means, begun at the sign of the main axis: int64 (n,), 0 or 1."""
+    centred = rows - rows.mean(axis=0)
+    axis = np.linalg.svd(centred @ centred.T)[0][:, 0] if len(rows) <= 500 else centred @ centred[0]
+    part = (axis > np.median(axis)).astype(np.int64)
+    for _ in range(n_rounds):
+        if len(np.unique(part)) < 2:
+            break
+        a, b = means_of(rows, part, 2)
+        new = ((rows - b) ** 2).sum(axis=1) < ((rows - a) ** 2).sum(axis=1)
+        if (new == part).all():
+            break
+        part = new.astype(np.int64)
+    return part
+
+
+def describe_cuts(found: Found, granularities: np.ndarray, cut_clusters: np.ndarray) -> list[dict]:
+    """Describe the stored cuts, coarsest first: granularity, clusters of the images, medoids, ARI where labels exist.
+
+    granularities : floating ndarray of shape (n_cuts,); cut_clusters : int ndarray of shape (n_cuts, n_images)
+    """
+    known = [i for i, label in enumerate(found.labels) if label]
+    labels = [found.labels[i] for i in known]
+    cuts = []
+    for granularity, cluster in zip(granularities, cut_clusters, strict=True):
+        ids, index = np.unique(cluster, return_inverse=True)
+        order = np.lexsort((-measure_typicality(found.direction, index), index))
+        medoids = order[np.unique(index[order], return_index=True)[1]]
+        cuts.append(
+            {
+                "granularity": round(float(granularity), 4),
+                "n_clusters": len(ids),
+                "clusters": cluster.tolist(),
+                "medoids": dict(zip(ids.tolist(), medoids.tolist(), strict=True)),
+                "ari": adjusted_rand_score(labels, cluster[known]) if known else None,
+            }
+        )
+    return cuts
