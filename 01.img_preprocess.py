@@ -39,13 +39,16 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import files, images, memory, parallel, settings
+from pipeline import images, memory, parallel
 from pipeline.background.layout import photograph_within
 from pipeline.background.masks import choose_mask, correct_mask, segment_without_network
 from pipeline.background.matting import fit_edge, paste_on_white
 from pipeline.background.network import SHIPPED_NETWORK, NetworkError, load_network
 from pipeline.background.regions import is_plausible, size_within
 from pipeline.background.scene import make_scene
+from pipeline.dataset import images_of
+from pipeline.machinery import files, paths, records, run
+from pipeline.machinery.errors import UserError
 
 STAGE = "01.img_preprocess.py"
 TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of preprocess.csv
@@ -118,21 +121,21 @@ def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str)
     if set("\t\r\n") & set(name):
         return {"image": name, "reason": "the name holds a tab or a line break, which no list of names can"}
     try:
-        image_bgr, alpha = images.read_image(files.raw_img_dir(dataset) / name)
+        image_bgr, alpha = images.read_image(paths.raw_img_dir(dataset) / name)
         mask, method, trust = find_product(image_bgr, alpha, options)
         if alpha is not None:
             image_bgr = images.on_white(image_bgr, alpha)
         clean_bgr = image_bgr if method in ("alpha", "none") else paste_on_white(image_bgr, mask)
-        images.write_image(files.img_dir(dataset) / name, clean_bgr)
+        images.write_image(paths.img_dir(dataset) / name, clean_bgr)
     except images.ImageError as error:
         return {"image": name, "reason": str(error)}
     if save_mask:
         images.write_image(mask_path(dataset, name), mask.astype(np.uint8) * 255)
     elif mask_path(dataset, name).exists():
-        files.inside(mask_path(dataset, name)).unlink(missing_ok=True)
+        paths.check_within_root(mask_path(dataset, name)).unlink(missing_ok=True)
     return {
         "image": name,
-        "written": files.fingerprint_file(files.img_dir(dataset) / name),
+        "written": records.fingerprint_file(paths.img_dir(dataset) / name),
         "method": method,
         "foreground_fraction": round(float(mask.mean()), 4),
         "trust": round(trust, 3),
@@ -142,7 +145,7 @@ def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str)
 def options_of_config() -> Options:
     """Return the options that config.py holds; the network's file lies below the root where its path is relative."""
     chosen = config.BACKGROUND_NETWORK
-    path = SHIPPED_NETWORK if chosen == "auto" else files.root() / chosen
+    path = SHIPPED_NETWORK if chosen == "auto" else paths.root() / chosen
     return Options(config.BACKGROUND_METHOD, path, config.BACKGROUND_MIN_TRUST, config.RANDOM_SEED)
 
 
@@ -151,24 +154,24 @@ def check_network(path: Path) -> None:
     try:
         load_network(path)
     except NetworkError:
-        raise settings.UserError(
-            f"BACKGROUND_NETWORK: {files.shown(path)} is no network of make_background_network.py that can be read: "
-            'name another file, or "auto"'
+        raise UserError(
+            f"BACKGROUND_NETWORK: {paths.display_path(path)} is no network of make_background_network.py that can be "
+            'read: name another file, or "auto"'
         ) from None
 
 
 def mask_path(dataset: str, name: str) -> Path:
     """Where the mask of an image lies."""
-    return files.mask_dir(dataset) / (name + ".png")
+    return paths.mask_dir(dataset) / (name + ".png")
 
 
 def remove_outputs(dataset: str, name: str) -> None:
     """Remove the cleaned image and the mask of an image that is no longer there, and the folders this leaves empty."""
     for path, top in (
-        (files.img_dir(dataset) / name, files.img_dir(dataset)),
-        (mask_path(dataset, name), files.mask_dir(dataset)),
+        (paths.img_dir(dataset) / name, paths.img_dir(dataset)),
+        (mask_path(dataset, name), paths.mask_dir(dataset)),
     ):
-        files.inside(path).unlink(missing_ok=True)
+        paths.check_within_root(path).unlink(missing_ok=True)
         for folder in path.parents:
             if folder == top or not folder.is_dir() or any(folder.iterdir()):
                 break
@@ -178,7 +181,7 @@ def remove_outputs(dataset: str, name: str) -> None:
 def fingerprint_raw(path: Path) -> str:
     """Fingerprint of a photograph's content; empty where it is no regular file or can't be read, a worker says why."""
     try:
-        return files.fingerprint_file(path) if path.is_file() else ""
+        return records.fingerprint_file(path) if path.is_file() else ""
     except OSError:
         return ""
 
@@ -187,7 +190,7 @@ def is_done(dataset: str, name: str, row: dict[str, object]) -> bool:
     """Whether the files that a row of the record speaks of are there as they were written."""
     if "reason" in row:
         return True
-    there = row["written"] == files.fingerprint_file(files.img_dir(dataset) / name)
+    there = row["written"] == records.fingerprint_file(paths.img_dir(dataset) / name)
     return there and mask_path(dataset, name).exists() == config.SAVE_MASKS
 
 
@@ -215,25 +218,25 @@ def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
 
 def main() -> None:
     begin = time.perf_counter()
-    dataset, raw_dir = config.DATASET, files.raw_img_dir(config.DATASET)
+    dataset, raw_dir = config.DATASET, paths.raw_img_dir(config.DATASET)
     record_path, table_path, skipped_path = (
-        files.data_dir(dataset) / name for name in ("preprocess.json", "preprocess.csv", "skipped.csv")
+        paths.data_dir(dataset) / name for name in ("preprocess.json", "preprocess.csv", "skipped.csv")
     )
-    wrote = [files.img_dir(dataset), table_path, skipped_path]
-    remedy = f"put the photographs there, or set DATASET to another folder of {files.shown(raw_dir.parent)}/"
-    names = files.images_of(raw_dir, remedy)
+    wrote = [paths.img_dir(dataset), table_path, skipped_path]
+    remedy = f"put the photographs there, or set DATASET to another folder of {paths.display_path(raw_dir.parent)}/"
+    names = images_of(raw_dir, remedy)
     prints = {name: fingerprint_raw(raw_dir / name) for name in names}
-    origin = files.made_from(__file__, {files.shown(raw_dir): files.fingerprint(prints)}, SETTINGS)
+    origin = records.made_from(__file__, {paths.display_path(raw_dir): records.fingerprint(prints)}, SETTINGS)
     options = options_of_config()
     needs_network = options.method in ("auto", "network")
     if needs_network:
-        origin["code"] += files.fingerprint_file(options.network_path)
+        origin["code"] += records.fingerprint_file(options.network_path)
 
-    rows = earlier_rows(files.read_record(record_path) or {}, origin)
+    rows = earlier_rows(records.read_record(record_path) or {}, origin)
     made = {name for name, row in rows.items() if "written" in row}
     to_do = [n for n in names if n not in rows or rows[n]["raw"] != prints[n] or not is_done(dataset, n, rows[n])]
-    if not to_do and files.up_to_date(record_path, origin):
-        files.unchanged(wrote)
+    if not to_do and records.up_to_date(record_path, origin):
+        run.unchanged(wrote)
         return
     if needs_network and to_do:
         check_network(options.network_path)
@@ -242,20 +245,20 @@ def main() -> None:
             rows[row["image"]] = {**row, "raw": prints[row["image"]]}
     except BaseException:
         # what is done stays done: the next run goes on from here
-        files.write_record(record_path, {**origin, "inputs": {}}, [], images=rows)
+        records.write_record(record_path, {**origin, "inputs": {}}, [], images=rows)
         raise
     skipped = [(name, STAGE, rows[name]["reason"]) for name in names if "reason" in rows[name]]
     if len(skipped) == len(names):
         reason = f"the first, {names[0]}: {skipped[0][2]}"
-        raise settings.UserError(f"none of the {len(names)} files of {files.shown(raw_dir)}/ can be used; {reason}")
+        raise UserError(f"none of the {len(names)} files of {paths.display_path(raw_dir)}/ can be used; {reason}")
     for name in made - {name for name in names if "written" in rows[name]}:
         remove_outputs(dataset, name)
     files.write_csv(table_path, TABLE, [[rows[n][key] for key in TABLE] for n in names if "reason" not in rows[n]])
     files.write_csv(skipped_path, ["image", "stage", "reason"], skipped)
     results = {"seconds": round(time.perf_counter() - begin, 1), "images": {name: rows[name] for name in names}}
-    files.write_record(record_path, origin, [table_path, skipped_path], **results)
-    files.summary(len(names), len(names) - len(skipped), len(skipped), wrote, results["seconds"])
+    records.write_record(record_path, origin, [table_path, skipped_path], **results)
+    run.summary(len(names), len(names) - len(skipped), len(skipped), wrote, results["seconds"])
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -34,9 +34,11 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 import config  # noqa: E402
-from pipeline import files, images  # noqa: E402
+from pipeline import images  # noqa: E402
 from pipeline.background.matting import paste_on_white  # noqa: E402
 from pipeline.background.network import SHIPPED_NETWORK  # noqa: E402
+from pipeline.dataset import list_images  # noqa: E402
+from pipeline.machinery import paths  # noqa: E402
 
 METHODS = ("none", "sobel", "grabcut", "plain", "network", "auto")
 Case = tuple[str, np.ndarray, np.ndarray, str]  # name, image BGR (H, W, 3), true mask bool (H, W), kind of ground
@@ -61,7 +63,7 @@ def kind_of_ground(image_bgr: np.ndarray, mask: np.ndarray) -> str:
 
 def read_cases(image_dir: Path, mask_dir: Path, limit: int) -> list[Case]:
     """Images with their true masks, at most `limit` of them, evenly drawn from the names in order."""
-    names = [n for n in files.list_images(image_dir) if true_mask_path(mask_dir, n).exists()]
+    names = [n for n in list_images(image_dir) if true_mask_path(mask_dir, n).exists()]
     if not names:
         sys.exit(f"{image_dir} has no image with a mask in {mask_dir}")
     names = names[:: max(1, -(-len(names) // limit))]
@@ -194,7 +196,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     if len(arguments.folders) not in (0, 2):
         parser.error("give both IMAGES and MASKS, or neither")
-    image_dir, mask_dir = arguments.folders or (files.raw_img_dir("sample"), files.mask_true_dir("sample"))
+    image_dir, mask_dir = arguments.folders or (paths.raw_img_dir("sample"), paths.mask_true_dir("sample"))
     stage, cases = load_stage(), read_cases(image_dir, mask_dir, arguments.limit)
     scores, seconds = measure(stage, cases)
     print(table(scores, seconds, cases))

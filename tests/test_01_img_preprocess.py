@@ -10,12 +10,15 @@ from drawn_products import cluttered, ellipse, gradient, iou, painted, white
 from PIL import Image
 
 import config
-from pipeline import files, images, settings
+from pipeline import images
 from pipeline.background import scene
 from pipeline.background.layout import banner_height, frame_width
 from pipeline.background.network import SHIPPED_NETWORK
 from pipeline.background.regions import disc
 from pipeline.background.segmentation import run_grabcut, segment_by_grabcut
+from pipeline.dataset import list_images
+from pipeline.machinery import files
+from pipeline.machinery.errors import UserError
 
 stage = load_stage("01.img_preprocess.py")
 
@@ -283,7 +286,7 @@ def put(root, *names: str) -> None:
 
 def times(root) -> dict[str, int]:
     folder = root / "img" / "x"
-    return {name: (folder / name).stat().st_mtime_ns for name in files.list_images(folder)}
+    return {name: (folder / name).stat().st_mtime_ns for name in list_images(folder)}
 
 
 def rows(root) -> dict[str, dict[str, str]]:
@@ -296,7 +299,7 @@ def test_files_written(root, capsys):
     (root / "raw_img" / "x" / "broken.jpg").write_bytes(b"nothing")
     config.SAVE_MASKS = True
     stage.main()
-    assert files.list_images(root / "img" / "x") == ["1_1_1.jpg", "가방 하나,둘/2_1_1.png"]
+    assert list_images(root / "img" / "x") == ["1_1_1.jpg", "가방 하나,둘/2_1_1.png"]
     mask = cv2.imdecode(np.fromfile(root / "mask" / "x" / "가방 하나,둘" / "2_1_1.png.png", np.uint8), 0)
     assert set(np.unique(mask)) == {0, 255} and iou(mask > 0, ellipse(60, 80)) > 0.9
     assert list(rows(root)["1_1_1.jpg"]) == ["image", "method", "foreground_fraction", "trust"]
@@ -351,7 +354,7 @@ def test_removed_photographs_leave_and_files_put_by_hand_stay(root):
     images.write_image(by_hand, white(20, 20))
     (root / "raw_img" / "x" / "b" / "b.png").unlink()
     stage.main()
-    assert files.list_images(root / "img" / "x") == ["a.png", "hand.png"]
+    assert list_images(root / "img" / "x") == ["a.png", "hand.png"]
     assert not (root / "mask" / "x" / "b").exists() and list(rows(root)) == ["a.png"]
 
 
@@ -360,7 +363,7 @@ def test_photograph_that_became_unreadable_leaves(root):
     stage.main()
     (root / "raw_img" / "x" / "b.png").write_bytes(b"")
     stage.main()
-    assert files.list_images(root / "img" / "x") == ["a.png"]
+    assert list_images(root / "img" / "x") == ["a.png"]
 
 
 def test_interrupted_run_goes_on_where_it_was(root, monkeypatch):
@@ -398,15 +401,15 @@ def test_nothing_readable_is_an_error_that_leaves_earlier_results(root):
     stage.main()
     before = (root / "img" / "x" / "a.png").read_bytes()
     (root / "raw_img" / "x" / "a.png").write_bytes(b"x")
-    with pytest.raises(settings.UserError, match=r"none of the 1 files of raw_img/x/ .* a\.png: "):
+    with pytest.raises(UserError, match=r"none of the 1 files of raw_img/x/ .* a\.png: "):
         stage.main()
     assert (root / "img" / "x" / "a.png").read_bytes() == before
 
 
 def test_missing_and_empty_folder(root):
     config.DATASET = "x"
-    with pytest.raises(settings.UserError, match="raw_img/x/ not found"):
+    with pytest.raises(UserError, match="raw_img/x/ not found"):
         stage.main()
     (root / "raw_img" / "x").mkdir(parents=True)
-    with pytest.raises(settings.UserError, match="raw_img/x/ holds no image"):
+    with pytest.raises(UserError, match="raw_img/x/ holds no image"):
         stage.main()

@@ -6,8 +6,13 @@ import pytest
 from conftest import load_stage
 
 import config
-from pipeline import files, images
+from pipeline import images
+from pipeline.background import composites
+from pipeline.background.composites import SIDE, compose_photograph, cut_out, lay_over
 from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, load_network, normalise_channels, predict_foreground
+from pipeline.background.onnx_export import export_onnx
+from pipeline.background.training import augment, build_network, compose_example
+from pipeline.machinery import files, paths
 
 stage = load_stage("make_background_network.py")
 
@@ -25,7 +30,7 @@ def disc(size: int = 80, value: int = 60) -> tuple[np.ndarray, np.ndarray]:
 def test_cut_out_keeps_the_box_and_takes_the_ground_out_of_the_edge():
     image, mask = disc()
     image = cv2.GaussianBlur(image, (5, 5), 0)  # the edge is a blend
-    cutout = stage.cut_out(image, mask)
+    cutout = cut_out(image, mask)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     assert cutout.mask.shape == (len(rows), len(columns)) and cutout.mask.sum() == mask.sum()
     before = image[mask].max()
@@ -34,15 +39,15 @@ def test_cut_out_keeps_the_box_and_takes_the_ground_out_of_the_edge():
 
 
 def test_things_are_laid_over_where_they_belong_and_cut_off_at_the_border():
-    canvas = np.zeros((stage.SIDE, stage.SIDE), np.float32)
+    canvas = np.zeros((SIDE, SIDE), np.float32)
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
-    stage.laid_over(canvas, values, np.full((3, 4), 0.5, np.float32), x=10, y=20)
+    lay_over(canvas, values, np.full((3, 4), 0.5, np.float32), x=10, y=20)
     assert np.array_equal(canvas[20:23, 10:14], values / 2) and canvas.sum() == values.sum() / 2
     canvas[:] = 0
-    stage.laid_over(canvas, values, np.ones((3, 4), np.float32), x=-2, y=stage.SIDE - 1)
+    lay_over(canvas, values, np.ones((3, 4), np.float32), x=-2, y=SIDE - 1)
     assert np.array_equal(canvas[-1, :2], values[0, 2:]) and canvas.sum() == values[0, 2:].sum()
     canvas[:] = 0
-    stage.laid_over(canvas, values, np.ones((3, 4), np.float32), x=stage.SIDE, y=5)
+    lay_over(canvas, values, np.ones((3, 4), np.float32), x=SIDE, y=5)
     assert not canvas.any()
 
 
@@ -50,14 +55,14 @@ def test_mask_of_a_composite_is_where_the_product_is(monkeypatch):
     """A product of one strong colour on a white ground: the mask must be what is of that colour."""
     image, mask = disc()
     image[mask] = (20, 20, 230)
-    cutout = stage.cut_out(image, mask)
-    monkeypatch.setattr(stage, "ground", lambda _, __: (np.full((stage.SIDE,) * 2 + (3,), 255, np.float32), True))
-    monkeypatch.setattr(stage, "recoloured", lambda image_bgr, _: image_bgr)
-    monkeypatch.setattr(stage, "disguised", lambda product, _, __: product.image_bgr)
-    monkeypatch.setattr(stage, "draw_shop_text", lambda *_: None)
+    cutout = cut_out(image, mask)
+    monkeypatch.setattr(composites, "draw_backdrop", lambda _, __: (np.full((SIDE,) * 2 + (3,), 255, np.float32), True))
+    monkeypatch.setattr(composites, "recolour", lambda image_bgr, _: image_bgr)
+    monkeypatch.setattr(composites, "disguise", lambda product, _, __: product.image_bgr)
+    monkeypatch.setattr(composites, "draw_shop_text", lambda *_: None)
     scores = []
     for seed in range(20):
-        composed, true = stage.composite([cutout], [], np.random.default_rng(seed))
+        composed, true = compose_photograph([cutout], [], np.random.default_rng(seed))
         red = composed[..., 2].astype(int) - composed[..., 1] > 100
         scores.append((red & (true > 0.5)).sum() / (red | (true > 0.5)).sum())
     assert min(scores) > 0.85 and np.mean(scores) > 0.95
@@ -65,9 +70,9 @@ def test_mask_of_a_composite_is_where_the_product_is(monkeypatch):
 
 def test_composites_are_the_same_for_the_same_number_and_of_every_kind():
     photograph = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    cutouts = [stage.cut_out(*disc(60 + 10 * i, 40 * i)) for i in range(5)]
+    cutouts = [cut_out(*disc(60 + 10 * i, 40 * i)) for i in range(5)]
     for number in range(40):  # every ground, every disguise
-        one, again = (stage.composed(cutouts, [photograph], number) for _ in range(2))
+        one, again = (compose_example(cutouts, [photograph], 0, number) for _ in range(2))
         assert one.dtype == np.uint8 and one.shape == (*(NETWORK_SIZE,) * 2, N_CHANNELS + 1)
         assert np.array_equal(one, again)
         assert 0.02 < (one[..., -1] / 255).mean() < 0.9
@@ -77,7 +82,7 @@ def test_clues_and_mask_are_changed_alike():
     one = np.zeros((128, 128, N_CHANNELS + 1), np.uint8)
     one[30:80, 40:100, 3:] = 200  # the clues that are no colours, and the mask
     for seed in range(20):
-        found = stage.changed(one, np.random.default_rng(seed))
+        found = augment(one, np.random.default_rng(seed))
         assert (found[..., 3:] == found[..., 3:4]).all() and (found[..., -1] > 100).sum() > 1500
 
 
@@ -88,12 +93,12 @@ def test_file_computes_what_keras_computes(tmp_path):
     import keras
 
     keras.utils.set_random_seed(1)
-    model = stage.u_network()
+    model = build_network()
     rng = np.random.default_rng(0)
     # means and variances unlike those of a new network, so that folding them in is put to the test
     model.set_weights([w + rng.uniform(0, 0.3, w.shape) if w.ndim == 1 else w for w in model.get_weights()])
     path = tmp_path / "network.onnx"
-    path.write_bytes(stage.onnx_bytes(model, "a test"))
+    path.write_bytes(export_onnx(model, "a test"))
     network = load_network(path)
     seen = rng.integers(0, 256, (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS), np.uint8)
     logits = np.asarray(model(normalise_channels(seen)[None]))[0, ..., 0]
@@ -108,13 +113,13 @@ def lay_out(root, n_models: int) -> None:
     """Discs on white in raw_img/discs/, with masks."""
     for i in range(n_models):
         image, mask = disc(60 + 4 * i, 15 * i)
-        images.write_image(files.raw_img_dir("discs") / f"{i}_1_1.jpg", image)
-        images.write_image(files.mask_true_dir("discs") / f"{i}_1_1.jpg.png", 255 * mask.astype(np.uint8))
+        images.write_image(paths.raw_img_dir("discs") / f"{i}_1_1.jpg", image)
+        images.write_image(paths.mask_true_dir("discs") / f"{i}_1_1.jpg.png", 255 * mask.astype(np.uint8))
 
 
 def test_network_is_made_once_and_stage_01_takes_it(root, run_stage):
     lay_out(root, 12)
-    (files.mask_true_dir("discs") / "7_1_1.jpg.png").write_bytes(b"no image")
+    (paths.mask_true_dir("discs") / "7_1_1.jpg.png").write_bytes(b"no image")
     arguments = ("--MASK_DATASETS=discs", "--GROUND_DATASETS=discs", "--COMPOSITES=20", "--MASK_EPOCHS=1")
     first = run_stage("make_background_network.py", *arguments)
     assert first.returncode == 0, first.stderr
@@ -132,7 +137,7 @@ def test_network_is_made_once_and_stage_01_takes_it(root, run_stage):
 def test_without_masks_or_photographs_it_says_so(root, run_stage):
     ended = run_stage("make_background_network.py", "--MASK_DATASETS=discs")
     assert ended.returncode == 1 and "raw_img/discs/" in ended.stderr
-    images.write_image(files.raw_img_dir("discs") / "1_1_1.jpg", disc()[0])
+    images.write_image(paths.raw_img_dir("discs") / "1_1_1.jpg", disc()[0])
     ended = run_stage("make_background_network.py", "--MASK_DATASETS=discs")
     assert ended.returncode == 1 and "mask_true/discs/" in ended.stderr and ended.stderr.count("\n") == 1
     ended = run_stage("make_background_network.py", "--MASK_DATASETS=a/b")
