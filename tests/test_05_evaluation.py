@@ -189,6 +189,11 @@ def test_silhouette_is_scikit_learns_and_none_where_it_is_not_defined(monkeypatc
     assert mean_silhouette(features, labels) == pytest.approx(expected, abs=1e-6)
 
 
+def test_silhouette_of_identical_images_in_two_clusters_is_within_its_range():
+    row = np.random.default_rng(0).normal(size=(1, 300)).astype(np.float32)
+    assert abs(mean_silhouette(np.repeat(row, 40, axis=0), ["0"] * 17 + ["1"] * 23)) <= 1
+
+
 def test_known_and_new_models_are_scored_apart():
     result = evaluation.evaluate([*list("AABBCC"), ""], list("0012233"), known={"A", "Z"}, n_resamples=20, seed=0)
     assert (result["n_labelled"], result["n_models"], result["n_clusters_labelled"]) == (6, 3, 4)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from pipeline import memory
 from pipeline.clustering.directions import Directions, Product, chunks, means_of, scatter_within
 from pipeline.clustering.neighbours import VOTERS, Tile, nearest_images, tiled
+from pipeline.scoring.silhouette import silhouettes
 
 SCALES = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (15, 17, 20, 23, 26), (30, 35, 40, 50), (60, 70, 85, 100))
 WORSE = 0.6  # share of the best silhouette under which the last scale of a row ends the search
@@ -85,26 +86,19 @@ def voted(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n
 
 
 def silhouette(data: "Directions | np.ndarray", cluster: np.ndarray, tiling: list[Tile]) -> np.ndarray:
-    """Silhouette of each tile's members by mean cosine distances, (m,) float32, -1..1; 0 in a cluster of one image.
+    """Return the silhouette of each tile's members, (m,) float32, -1..1; NaN for members of no tile.
 
-    (b - a) / max(a, b), a = mean distance to the other images of its cluster, b = smallest mean distance to another
-    cluster that has images among its tile's candidates (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7). The mean
-    cosine to a cluster is the cosine to the mean of its directions, so no pair of images is looked at. NaN for images
-    that are members of no tile.
+    The neighbouring clusters of a tile are those of its candidates (see `pipeline.scoring.silhouette`).
     """
     size = np.bincount(cluster)
     means = means_of(data, cluster, len(size))
     result = np.full(len(cluster), np.nan, np.float32)
     for members, candidates in tiling:
-        own = cluster[members]
         near = np.unique(cluster[candidates])
-        cosine = data[members] @ means[near].T
-        mine = np.searchsorted(near, own)[:, None]
-        a = 1 - (np.take_along_axis(cosine, mine, axis=1)[:, 0] * size[own] - 1) / np.maximum(size[own] - 1, 1)
-        np.put_along_axis(cosine, mine, -np.inf, axis=1)
+        sums = means[near] * size[near, None].astype(np.float32)
+        own = np.searchsorted(near, cluster[members])
         # where no other cluster is near: the centre of all images, at a right angle
-        b = 1 - np.maximum(cosine.max(axis=1), 0)
-        result[members] = np.where(size[own] > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-9), 0)
+        result[members] = silhouettes(data[members], own, sums, size[near], least_cosine=0.0)
     return result
 
 

@@ -35,6 +35,7 @@ def silhouettes(
     cosine /= sizes
     cosine[every, own] = -np.inf
     beside = 1 - np.maximum(cosine.max(axis=1), least_cosine)
+    within, beside = np.maximum(within, 0), np.maximum(beside, 0)  # rounding may leave distances of 0 just below
     largest = np.maximum(np.maximum(within, beside), LEAST_DISTANCE)
     return np.where(sizes[own] > 1, (beside - within) / largest, 0)
 
