@@ -86,7 +86,7 @@ def main() -> None:
 
     record_path = files.data_dir(config.DATASET) / "labels_true.json"
     inputs = {files.shown(raw_img_dir): files.fingerprint(found)}
-    origin = files.made_from(__file__, inputs, ["LABEL_FROM", "LABEL_PATTERN"])
+    origin = files.made_from(__file__, inputs)
     if files.up_to_date(record_path, origin):
         files.unchanged([record_path.with_suffix(".csv")])
         return

@@ -121,7 +121,7 @@ def main() -> None:
         files.shown(img_dir): files.fingerprint_folder(img_dir, names),
         files.shown(labels_path): files.fingerprint_file(labels_path),
     }
-    origin = files.made_from(__file__, inputs, ["MIN_IMAGES_PER_CLASS"])
+    origin = files.made_from(__file__, inputs)
     if files.up_to_date(record_path, origin) and set(files.list_images(folder)) == set(place):
         files.unchanged([folder])
         return

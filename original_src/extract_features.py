@@ -9,7 +9,7 @@ from Keras's cache or its download; where neither can be had within 15 seconds, 
 Reads:  raw_img/D/
 Writes: data/D/baseline/features.npy, data/D/baseline/img_paths.txt, data/D/baseline/features_skipped.csv,
         data/D/baseline/features.json
-Config: DATASET, BASELINE_WEIGHTS, BASELINE_IMAGE_SIZE, RANDOM_SEED, N_JOBS, REDO
+Config: DATASET, BASELINE_WEIGHTS, BASELINE_IMAGE_SIZE, RANDOM_SEED (without effect on the files: N_JOBS, REDO)
 """
 
 import sys
@@ -95,7 +95,7 @@ def main() -> None:
     outputs = [folder / name for name in ("features.npy", "img_paths.txt", "features_skipped.csv")]
     known = weights.known(MOBILENET, config.BASELINE_WEIGHTS, "BASELINE_WEIGHTS", config.RANDOM_SEED)
     inputs = {files.shown(raw_img_dir): files.fingerprint_folder(raw_img_dir, names), "weights": known}
-    origin = files.made_from(__file__, inputs, ["BASELINE_WEIGHTS", "BASELINE_IMAGE_SIZE", "RANDOM_SEED"])
+    origin = files.made_from(__file__, inputs)
     record_path = folder / "features.json"
     if files.up_to_date(record_path, origin):
         files.unchanged(outputs[:2])

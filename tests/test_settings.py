@@ -1,15 +1,18 @@
-"""Overrides, ranges, help and errors of `pipeline/settings.py`."""
+"""Overrides, kinds, help and errors of the settings, and how a stage runs as a program."""
 
 import os
 import signal
 import subprocess
 import sys
+from typing import Annotated, Literal
 
 import pytest
 from conftest import PROJECT
 
 import config
-from pipeline import settings
+from pipeline.machinery import kinds, settings
+from pipeline.machinery.errors import SettingError
+from pipeline.machinery.run import alone
 
 
 @pytest.mark.parametrize(
@@ -30,14 +33,14 @@ def test_override_has_the_kind_of_the_constant(name, text, value):
 
 
 def test_unknown_name_is_answered_with_the_nearest_and_nothing_is_set():
-    with pytest.raises(settings.SettingError, match="nearest is DATASET"):
+    with pytest.raises(SettingError, match="nearest is DATASET"):
         settings.apply_overrides(["--N_JOBS=3", "--DATASETT=x"])
     assert config.N_JOBS == 0
 
 
 @pytest.mark.parametrize("argument", ["N_JOBS=3", "--N_JOBS", "N_JOBS", "-"])
 def test_malformed_argument(argument):
-    with pytest.raises(settings.SettingError, match="--NAME=value"):
+    with pytest.raises(SettingError, match="--NAME=value"):
         settings.apply_overrides([argument])
 
 
@@ -59,30 +62,61 @@ def test_malformed_argument(argument):
 )
 def test_wrong_kind_or_range_names_the_setting_and_its_value(name, value):
     setattr(config, name, value)
-    with pytest.raises(settings.SettingError) as error:
+    with pytest.raises(SettingError) as error:
         settings.check()
     assert str(error.value).startswith(f"{name} = {value!r}: must be")
 
 
-def test_config_as_it_stands_is_valid_and_every_constant_has_a_check():
+def test_config_as_it_stands_is_valid():
     settings.check()
-    assert set(settings.VALID) == set(settings.names())
+
+
+def test_a_constant_without_a_kind_is_refused(monkeypatch):
+    monkeypatch.setattr(config, "NEW_SETTING", 1, raising=False)
+    with pytest.raises(SettingError, match="NEW_SETTING = 1: is not a setting"):
+        settings.check()
 
 
 @pytest.mark.parametrize(
-    ("checker", "good", "bad"),
+    ("name", "value", "said"),
     [
-        (settings.one_of("a", 1), ["a", 1], ["b", True, 1.0]),
-        (settings.whole_number(1, 3), [1, 3], [0, 4, 1.0, True, "1"]),
-        (settings.number(0, 1), [0, 0.5, 1], [-0.1, 1.1, True, float("nan")]),
-        (settings.number(0, above=True), [0.1, 5], [0, -1, float("inf"), float("nan")]),
-        (settings.any_of(settings.one_of(None), settings.whole_number(2)), [None, 2], [1, "x"]),
-        (settings.is_text, ["a"], ["", 1, None]),
+        ("N_JOBS", -1, "a whole number from 0 to 1024"),
+        ("TEMPERATURE", 0, "a number above 0 to 1"),
+        ("PATIENCE", 0, "a whole number from 1"),
+        ("LABEL_FROM", "file", "one of 'name', 'folder', 'none'"),
+        ("REDO", 1, "True or False"),
+        ("ASSIGN_TO", "a/b", "the name of a folder below raw_img/, without / or \\, or None"),
+        (
+            "LABEL_PATTERN",
+            "[",
+            "a regular expression whose group 1 is the label, such as '^([^_]+)_'; "
+            "this one is wrong: unterminated character set at position 0",
+        ),
     ],
 )
-def test_checkers(checker, good, bad):
-    assert [checker(value) for value in good] == [None] * len(good)
-    assert all(isinstance(checker(value), str) for value in bad)
+def test_a_wrong_value_is_answered_with_what_is_valid(name, value, said):
+    setattr(config, name, value)
+    with pytest.raises(SettingError) as error:
+        settings.check()
+    assert str(error.value) == f"{name} = {value!r}: must be {said}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (Literal["a", "b"], ["a", "b"], ["c", "", None]),
+        (Annotated[int, kinds.between(1, 3)], [1, 3], [0, 4, 1.0, True, "1"]),
+        (kinds.Share, [0, 0.5, 1], [-0.1, 1.1, True, float("nan")]),
+        (kinds.PositiveShare, [0.1, 1], [0, -1, float("inf"), float("nan")]),
+        (kinds.Dataset | None, [None, "bags", "가방 1"], [1, "", "..", "a/b"]),
+        (kinds.Datasets, ["bags", "bags, shoes"], ["", ",", "bags, a/b", None]),
+        (kinds.Text, ["a"], ["", 1, None]),
+        (bool, [True, False], [0, 1, "True"]),
+    ],
+)
+def test_kinds(kind, good, bad):
+    assert [kinds.problem_of(value, kind) for value in good] == [None] * len(good)
+    assert all(kinds.problem_of(value, kind).startswith("must be ") for value in bad)
 
 
 def test_every_constant_says_what_it_is():
@@ -115,7 +149,7 @@ def test_override_is_printed(run_stage, root):
 
 def test_second_run_of_the_same_stage_says_so_and_stops(run_stage, root):
     config.DATASET = "bags"
-    with settings.alone("00.make_labels_true.py", "bags"):
+    with alone("00.make_labels_true.py", "bags"):
         done = run_stage("00.make_labels_true.py", "--DATASET=bags")
         other = run_stage("00.make_labels_true.py", "--DATASET=shoes")
     assert done.returncode == 1 and "already at work on bags" in done.stderr

@@ -46,7 +46,7 @@ def fingerprint_folder(folder: Path, names: Sequence[str]) -> str:
     return fingerprint([(name, fingerprint_file(folder / name)) for name in names])
 
 
-def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterable[str]) -> dict:
+def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterable[str] | None = None) -> dict:
     """What an output depends on, for its record.
 
     Parameters
@@ -54,8 +54,11 @@ def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterabl
     stage_file : the stage's `__file__`; a change of its code, or of a module that it reaches (see `code_paths`),
         counts as a change, comments and docstrings aside
     inputs : for each input its path as `display_path` names it, and its fingerprint
-    setting_names : the constants of config.py that change the output
+    setting_names : the constants of config.py that change the output; where not given, those of the `Config:` line of
+        the stage's docstring, but the ones in parentheses
     """
+    if setting_names is None:
+        setting_names = settings.deciding(ast.get_docstring(ast.parse(Path(stage_file).read_text("utf-8"))) or "")
     return {
         "stage": Path(stage_file).name,
         "code": fingerprint([[name, _read_code(PROJECT / name)[0]] for name in code_paths(Path(stage_file))]),
