@@ -1,5 +1,6 @@
 """The scripts as the tests use them: loaded by path, run as programs, compared by the files that they leave."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -88,6 +89,23 @@ def press_ctrl_c(process: subprocess.Popen, when: Callable[[str], bool], seconds
     except ProcessLookupError:  # the group is empty
         return process.returncode, errors
     raise AssertionError("a process is left")
+
+
+def children_of(number: int) -> set[int]:
+    """Ids of the processes that a process has started (Linux), those not yet waited for included."""
+    found = set()
+    for path in Path(f"/proc/{number}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found |= {int(child) for child in path.read_text().split()}
+    return found
+
+
+def is_running(number: int) -> bool:
+    """Whether there is a process of that id (Linux) that has not ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 # ---- what they leave -------------------------------------------------------------------------------

@@ -27,10 +27,12 @@ from stages import (
     SETTINGS,
     STAGES,
     TRAINING,
+    children_of,
     contents,
     copied,
     environment,
     hear_ctrl_c,
+    is_running,
     load_stage,
     press_ctrl_c,
     start,
@@ -254,12 +256,11 @@ def test_records_do_not_depend_on_the_clock(year, done, tmp_path, monkeypatch, c
     assert (root / "img" / "x" / "0_1_0.jpg").read_bytes() != before
 
 
-def at_work(root: Path) -> subprocess.Popen:
+def at_work(root: Path, **options) -> subprocess.Popen:
     """Stage 01 as a program that has begun to write what it makes of 200 photographs, 1_1_000.jpg and so on."""
     image = corpus.encoded(corpus.product((600, 450)))
     corpus.lay_out(root / "raw_img" / "x", {f"1_1_{i:03d}.jpg": image for i in range(200)})
-    command = [sys.executable, str(PROJECT / "01.img_preprocess.py"), *SETTINGS]
-    process = subprocess.Popen(command, env=environment(root), stdout=subprocess.PIPE, encoding="utf-8")
+    process = start("01.img_preprocess.py", root, stdout=subprocess.PIPE, **{"stderr": None, **options})
     while not (root / "img" / "x").is_dir():
         time.sleep(0.01)
     return process
@@ -276,6 +277,19 @@ def test_photographs_that_vanish_while_the_stage_runs(root):
     assert "no such file" in (root / "data" / "x" / "skipped.csv").read_text(encoding="utf-8")
     # the next run knows of 150, whatever the first one made of the others
     assert "150 images in = 150 out + 0 skipped" in run("01.img_preprocess.py", root).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are used here")
+def test_a_worker_that_the_system_ends_is_said_and_what_is_done_stays_done(root):
+    process = at_work(root, stderr=subprocess.PIPE)
+    workers = children_of(process.pid)
+    os.kill(min(workers), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1 and "lower N_JOBS" in errors
+    assert_one_sentence(errors)
+    assert workers and not any(map(is_running, workers))
+    again = run("01.img_preprocess.py", root)
+    assert again.returncode == 0 and "200 images in = 200 out + 0 skipped" in again.stdout
 
 
 def test_second_run_of_a_stage_says_so_and_stops(root):

@@ -1,19 +1,22 @@
 """Results in order, a bounded number ahead, errors and an early end."""
 
-import _thread
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from pathlib import Path
 
 import pytest
+from stages import children_of, is_running
 
 import config
-from pipeline import parallel, settings
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.executor import ordered_map
 
-WAYS = pytest.mark.parametrize("in_parallel", [parallel.in_threads, parallel.in_processes])
+in_threads = functools.partial(ordered_map, threads=True)
+WAYS = pytest.mark.parametrize("in_parallel", [in_threads, ordered_map], ids=["threads", "processes"])
 
 
 @WAYS
@@ -32,7 +35,7 @@ def test_results_come_in_order(n_jobs, in_parallel):
 def test_as_many_as_asked_for_are_made_while_the_reader_is_busy():
     config.N_JOBS = 2
     done = []
-    results = parallel.in_threads(done.append, range(1000), n_ahead=100)
+    results = in_threads(done.append, range(1000), n_ahead=100)
     next(results)
     for _ in range(200):
         if len(done) >= 100:
@@ -45,7 +48,7 @@ def test_as_many_as_asked_for_are_made_while_the_reader_is_busy():
 def test_only_a_few_are_begun_ahead_of_the_reader():
     config.N_JOBS = 2
     begun = []
-    results = parallel.in_threads(begun.append, range(1000))
+    results = in_threads(begun.append, range(1000))
     next(results)
     results.close()
     assert len(begun) < 20
@@ -53,15 +56,15 @@ def test_only_a_few_are_begun_ahead_of_the_reader():
 
 def test_an_error_ends_the_threads_and_is_raised():
     config.N_JOBS = 2
-    before = _thread._count()
+    before = threading.active_count()
 
     def fails(i: int) -> int:
         return 1 // (3 - i)
 
     with pytest.raises(ZeroDivisionError):
-        list(parallel.in_threads(fails, range(1000)))
+        list(in_threads(fails, range(1000)))
     time.sleep(0.05)
-    assert _thread._count() == before
+    assert threading.active_count() == before
 
 
 @WAYS
@@ -73,7 +76,7 @@ INTERRUPTED = """
 import random
 import signal
 import config
-from pipeline import parallel
+from pipeline.machinery.executor import ordered_map
 
 def interrupt(*_):
     raise KeyboardInterrupt
@@ -83,7 +86,7 @@ signal.signal(signal.SIGALRM, interrupt)
 for _ in range(1500):
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))
-        for _ in parallel.in_threads(abs, range(10**9)):
+        for _ in ordered_map(abs, range(10**9), threads=True):
             pass
     except KeyboardInterrupt:
         pass
@@ -104,8 +107,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="threads are used her
 
 
 def children() -> set[int]:
-    """Ids of the processes that this one has started and that are there, ended ones not yet waited for included."""
-    return {int(number) for path in Path("/proc/self/task").glob("*/children") for number in path.read_text().split()}
+    return children_of(os.getpid())
 
 
 @linux
@@ -117,7 +119,7 @@ def test_work_is_shared_by_other_processes():
         time.sleep(0.02)
         return os.getpid()
 
-    at_work = set(parallel.in_processes(whose, range(30)))
+    at_work = set(ordered_map(whose, range(30)))
     assert len(at_work) == 3 and os.getpid() not in at_work
     assert children() == before
 
@@ -131,7 +133,7 @@ def test_an_error_ends_the_processes_and_is_raised_with_its_traceback():
         return 1 // (3 - i)
 
     with pytest.raises(ZeroDivisionError) as caught:
-        list(parallel.in_processes(fails, range(1000)))
+        list(ordered_map(fails, range(1000)))
     assert "1 // (3 - i)" in str(caught.value.__cause__)
     assert children() == before
 
@@ -144,14 +146,14 @@ def test_an_error_like_that_of_a_lost_process_is_still_its_own():
         raise EOFError(f"a file that ends early, {i}")
 
     with pytest.raises(EOFError, match="ends early, 0"):
-        list(parallel.in_processes(fails, range(10)))
+        list(ordered_map(fails, range(10)))
 
 
 @linux
 def test_only_a_few_are_begun_ahead_of_the_reader_by_processes(tmp_path):
     config.N_JOBS = 2
     before = children()
-    results = parallel.in_processes(lambda i: (tmp_path / str(i)).touch(), range(1000))
+    results = ordered_map(lambda i: (tmp_path / str(i)).touch(), range(1000))
     next(results)
     time.sleep(0.2)
     results.close()
@@ -168,8 +170,8 @@ def test_a_process_that_the_system_ends_is_told_with_what_it_was_at():
         if name == "c":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(settings.UserError, match=r"at work on c or .* lower N_JOBS"):
-        list(parallel.in_processes(dies, "abcdefghij"))
+    with pytest.raises(UserError, match=r"at work on [abc] or one of the next, .* lower N_JOBS"):
+        list(ordered_map(dies, "abcdefghij"))
     assert children() == before
 
 
@@ -177,14 +179,14 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 import config
-from pipeline import parallel
+from pipeline.machinery.executor import ordered_map
 
 def alive(i):
     Path(sys.argv[1], str(os.getpid())).touch()
     time.sleep(60)
 
 config.N_JOBS = 2
-list(parallel.in_processes(alive, range(4)))
+list(ordered_map(alive, range(4)))
 """
 
 
@@ -196,19 +198,11 @@ def test_processes_end_with_one_that_is_killed(tmp_path):
             assert parent.poll() is None
         parent.kill()
     for _ in range(100):
-        still = [number for number in found if running(number)]
+        still = [number for number in found if is_running(number)]
         if not still:
             break
         time.sleep(0.02)
     assert not still
-
-
-def running(number: int) -> bool:
-    """Whether there is a process of that id that has not ended."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 CTRL_C = """
@@ -224,7 +218,7 @@ def ctrl_c(after):
 
 @linux
 def test_an_interrupt_ends_processes_at_any_moment():
-    program = INTERRUPTED.replace("in_threads", "in_processes").replace("range(1500)", "range(300)")
+    program = INTERRUPTED.replace(", threads=True", "").replace("range(1500)", "range(300)")
     # Ctrl-C itself, from another thread, which may take it as well
     timer = "signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))"
     assert timer in program

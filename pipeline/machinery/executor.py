@@ -1,0 +1,179 @@
+"""Work on many items at once, on this machine or on a cluster: results in order, an error or Ctrl-C ends all of it."""
+
+import contextlib
+import functools
+import gc
+import itertools
+import mmap
+import multiprocessing
+import operator
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+from pipeline.machinery import settings
+from pipeline.machinery.errors import UserError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+AHEAD = 3  # items begun ahead of the reader, for each worker: none of them waits while the reader is busy
+ENDED = object()  # the last answer
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: bool = False, n_ahead: int = 0
+) -> Iterator[Result]:
+    """Yield the results of `function` for each of `items`, in their order, from N_JOBS workers.
+
+    Parameters
+    ----------
+    function : called in processes that are forks of this one, on Linux: they begin at once and know all that it knows,
+        but what they change in memory is lost. Results should be small. Elsewhere a fork is not safe: in threads
+    items : read no further than `n_ahead` items ahead of the reader. Where processes work, items are pickled
+    threads : work in threads of this process, which share its memory and wait for Python's lock
+    n_ahead : number of items begun ahead of the reader; 0 means 3 for each worker
+
+    An error of `function` or of `items` is raised here; a process that the system ends is a UserError. When the
+    iteration ends early, what is at work is finished and nothing else begun: no worker outlives the iteration, which
+    could be in the middle of a file, nor this process, however it ends.
+    """
+    n_jobs = max(1, min(settings.n_jobs(), operator.length_hint(items, sys.maxsize)))
+    in_threads = threads or n_jobs < 2 or sys.platform != "linux"
+    begin = functools.partial(Threads if in_threads else Processes, function, n_jobs)
+    asked: SimpleQueue = SimpleQueue()
+    answers: SimpleQueue = SimpleQueue()
+    # Ctrl-C comes to the main thread at any moment, also while it takes or frees a lock of an executor, whose other
+    # threads then wait for ever. So another thread deals with executors; queues written in C lose nothing
+    manager = threading.Thread(
+        target=_manage, args=(begin, iter(items), n_ahead or AHEAD * n_jobs, asked, answers), daemon=True
+    )
+    begun = False
+    try:
+        manager.start()
+        begun = True
+        while True:
+            asked.put(True)
+            answer = answers.get()
+            if answer is ENDED:
+                begun = False
+                return
+            result, error = answer
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        asked.put(False)
+        while begun and answers.get() is not ENDED:
+            pass
+
+
+class Pool(Protocol):
+    """Workers that call one function."""
+
+    def submit(self, item: object) -> Future: ...
+
+    def explain(self, error: BaseException, item: object) -> BaseException:
+        """What to raise for an error that came when the result for `item` was waited for."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is at work and begin nothing else."""
+        ...
+
+
+def _manage(
+    begin: Callable[[], Pool], items: Iterator, n_ahead: int, asked: "SimpleQueue[bool]", answers: SimpleQueue
+) -> None:
+    """Answer each question in `asked` with the next (result, error); ENDED after the last one, or after False."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which forked processes take over
+    pool: Pool | None = None
+    ahead: deque[tuple[object, Future]] = deque()
+    try:
+        while asked.get():
+            pool = pool or begin()
+            for item in itertools.islice(items, n_ahead + 1 - len(ahead)):
+                ahead.append((item, pool.submit(item)))
+            if not ahead:
+                break
+            answers.put((ahead[0][1].result(), None))
+            ahead.popleft()
+    except BaseException as error:
+        answers.put((None, pool.explain(error, ahead[0][0]) if pool and ahead else error))
+    finally:
+        with contextlib.suppress(Exception):
+            if pool:
+                pool.close()
+        answers.put(ENDED)
+
+
+class Threads:
+    """Threads of this process."""
+
+    def __init__(self, function: Callable, n_jobs: int):
+        self.function, self.executor = function, ThreadPoolExecutor(n_jobs)
+
+    def submit(self, item: object) -> Future:
+        return self.executor.submit(self.function, item)
+
+    def explain(self, error: BaseException, item: object) -> BaseException:
+        return error
+
+    def close(self) -> None:
+        self.executor.shutdown(cancel_futures=True)
+
+
+class Processes:
+    """Forks of this process, all of them begun with the first item."""
+
+    def __init__(self, function: Callable, n_jobs: int):
+        self.ended = mmap.mmap(-1, 1)  # shared with the processes: whether to begin nothing else
+        fork = multiprocessing.get_context("fork")
+        # what is handed over at the fork is not pickled: the function may be any
+        self.executor = ProcessPoolExecutor(n_jobs, fork, _begin_process, (function, self.ended))
+
+    def submit(self, item: object) -> Future:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: those of BLAS see to a fork themselves
+            return self.executor.submit(_call_function, item)
+
+    def explain(self, error: BaseException, item: object) -> BaseException:
+        if isinstance(error, BrokenExecutor):
+            return UserError(
+                f"the system ended a process that was at work on {item} or one of the next, most likely for want of "
+                "memory: lower N_JOBS and run this again"
+            )
+        return error
+
+    def close(self) -> None:
+        self.ended[0] = 1
+        self.executor.shutdown(cancel_futures=True)
+
+
+_function: Callable = None  # of a forked process
+_ended: mmap.mmap = None
+
+
+def _begin_process(function: Callable, ended: mmap.mmap) -> None:
+    """What a forked process does first."""
+    global _function, _ended
+    _function, _ended = function, ended
+    gc.freeze()  # nothing that was open at the fork is closed a second time
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that it was forked from has ended, however that came."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call_function(item: object) -> object:
+    """Call the function in a forked process, unless nothing is to be begun any more."""
+    return None if _ended[0] else _function(item)
