@@ -11,7 +11,7 @@ scored on their own. Without labels, the silhouette and the map's errors are wha
 Reads:  data/D/clusters.csv, data/D/clustering.json, data/D/features.npy, data/D/img_paths.txt,
         data/D/features.json, data/D/labels_true.csv (where there are labels), model/T/classes.txt
 Writes: result/D/evaluation.json
-Config: DATASET, TRAIN_DATASET, RANDOM_SEED, REDO, BOOTSTRAP_RESAMPLES
+Config: RANDOM_SEED, BOOTSTRAP_RESAMPLES (without effect on the files: DATASET, TRAIN_DATASET, REDO)
 """
 
 import time
@@ -19,7 +19,9 @@ import time
 import numpy as np
 
 import config
-from pipeline import files, settings
+from pipeline import dataset
+from pipeline.machinery import files, paths, records, run
+from pipeline.machinery.errors import UserError
 from pipeline.scoring.contingency import cross_tabulate, find_merged_models, find_split_models
 from pipeline.scoring.intervals import bootstrap_intervals
 from pipeline.scoring.scores import SCORE_NAMES
@@ -59,7 +61,7 @@ def evaluate(labels_true: list[str], labels_pred: list[str], known: set[str], n_
 
 def read_known_models(features_record: dict) -> set[str]:
     """Return the names of the models that the network behind the features was trained on."""
-    classes_path = files.model_dir(config.TRAIN_DATASET) / "classes.txt"
+    classes_path = paths.model_dir(config.TRAIN_DATASET) / "classes.txt"
     if features_record.get("network") != "fine-tuned" or not classes_path.exists():
         return set()
     return set(files.read_lines(classes_path, "02.feature_network_fine_tuning.py"))
@@ -121,69 +123,69 @@ def _interval(score: dict, form: str) -> str:
 
 def read_clusters() -> tuple[list[str], list[str], np.ndarray]:
     """Return the images' names, the cluster of each, and their features (n_images, n_features), in one order."""
-    data_dir = files.data_dir(config.DATASET)
+    data_dir = paths.data_dir(config.DATASET)
     path = data_dir / "clusters.csv"
     rows = files.read_csv(path, ["image", "cluster"], STAGE_04)
-    features, img_paths = files.read_features(config.DATASET)
+    features, img_paths = dataset.read_features(config.DATASET)
     features_paths = [data_dir / "features.npy", data_dir / "img_paths.txt"]
-    files.check_in_step(path, data_dir / "clustering.json", features_paths, STAGE_04)
+    records.check_in_step(path, data_dir / "clustering.json", features_paths, STAGE_04)
     if [row["image"] for row in rows] != img_paths:
-        raise settings.UserError(f"{files.shown(path)} has other images than features.npy: run {STAGE_04} again")
+        raise UserError(f"{paths.display_path(path)} has other images than features.npy: run {STAGE_04} again")
     return img_paths, [row["cluster"] for row in rows], features
 
 
 def read_labels(images: list[str]) -> list[str]:
     """Return the true label of each image, "" where it has none."""
-    path = files.data_dir(config.DATASET) / "labels_true.csv"
+    path = paths.data_dir(config.DATASET) / "labels_true.csv"
     if not path.exists():
         return [""] * len(images)
     label_of = {row["image"]: row["label"] for row in files.read_csv(path, ["image", "label"], STAGE_00)}
     if not label_of.keys() & set(images):
-        raise settings.UserError(
-            f"{files.shown(path)} names none of the images that were clustered: run {STAGE_00} again"
+        raise UserError(
+            f"{paths.display_path(path)} names none of the images that were clustered: run {STAGE_00} again"
         )
     return [label_of.get(name, "") for name in images]
 
 
 def describe_origin() -> dict:
     """Return what the scores depend on, for their record."""
-    data_dir = files.data_dir(config.DATASET)
+    data_dir = paths.data_dir(config.DATASET)
     names = ("clusters.csv", "clustering.json", "labels_true.csv", "features.json", "features.npy", "img_paths.txt")
-    input_paths = [*(data_dir / name for name in names), files.model_dir(config.TRAIN_DATASET) / "classes.txt"]
-    inputs = {files.shown(path): files.fingerprint_file(path) for path in input_paths}
-    return files.made_from(__file__, inputs, ["RANDOM_SEED", "BOOTSTRAP_RESAMPLES"])
+    input_paths = [*(data_dir / name for name in names), paths.model_dir(config.TRAIN_DATASET) / "classes.txt"]
+    inputs = {paths.display_path(path): records.fingerprint_file(path) for path in input_paths}
+    return records.made_from(__file__, inputs)
 
 
 def main() -> None:
     begin = time.perf_counter()
-    data_dir, result_path = files.data_dir(config.DATASET), files.result_dir(config.DATASET) / "evaluation.json"
+    data_dir, result_path = paths.data_dir(config.DATASET), paths.result_dir(config.DATASET) / "evaluation.json"
     clustering = files.read_json(data_dir / "clustering.json", STAGE_04)
     images, labels_pred, features = read_clusters()
     origin = describe_origin()
-    if files.up_to_date(result_path, origin):
-        with files.as_written(result_path, "05.evaluation.py"):
+    if records.up_to_date(result_path, origin):
+        with records.as_written(result_path, "05.evaluation.py"):
             print(format_table(files.read_json(result_path, "05.evaluation.py")))
-        files.unchanged([result_path])
+        run.unchanged([result_path])
         return
 
     labels_true = read_labels(images)
-    features_record = files.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
-    with files.as_written(data_dir / "features.json", STAGE_03):
+    features_record = records.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
+    with records.as_written(data_dir / "features.json", STAGE_03):
         known = read_known_models(features_record)
     result = {"n_images": len(images), "n_clusters": len(set(labels_pred))}
     result |= evaluate(labels_true, labels_pred, known, config.BOOTSTRAP_RESAMPLES, config.RANDOM_SEED)
     result["silhouette"] = mean_silhouette(features, labels_pred)
-    with files.as_written(data_dir / "clustering.json", STAGE_04):
+    with records.as_written(data_dir / "clustering.json", STAGE_04):
         for name in ("quantization_error", "topographic_error"):
             result[name] = None if clustering.get(name) is None else float(clustering[name])
-    with files.as_written(data_dir / "features.json", STAGE_03):
+    with records.as_written(data_dir / "features.json", STAGE_03):
         result["initial_weights"] = features_record.get("initial_weights")
         result["warnings"] = list_warnings(result, features_record)
     seconds = time.perf_counter() - begin
-    files.write_record(result_path, origin, [], **result, seconds=round(seconds, 2))
+    records.write_record(result_path, origin, [], **result, seconds=round(seconds, 2))
     print(format_table(result))
-    files.summary(len(images), len(images), 0, [result_path], seconds)
+    run.summary(len(images), len(images), 0, [result_path], seconds)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -15,12 +15,11 @@ Writes: result/D/report.html, result/D/report.json, result/D/tsne.png, result/D/
         result/D/photo_map.png, result/D/sizes.png, result/D/before_after.png, result/D/training_history.png,
         result/D/contact_sheets/ (an .svg beside each .png), result/D/clusters_spreadsheet.csv, result/D/projector/,
         result/D/clusters/<id>/ (where CLUSTER_FOLDERS)
-Config: DATASET, TRAIN_DATASET, RANDOM_SEED, N_JOBS, REDO, TSNE_MAX_IMAGES, TSNE_PERPLEXITY, CONTACT_SHEET_IMAGES,
-        CONTACT_SHEETS_MAX, REPORT_MAX_MB, REPORT_THUMBNAIL, CLUSTER_FOLDERS, CLUSTER_FOLDERS_FROM, SPREADSHEET_BOM,
-        PROJECTOR
+Config: DATASET, RANDOM_SEED, TSNE_MAX_IMAGES, TSNE_PERPLEXITY, CONTACT_SHEET_IMAGES, CONTACT_SHEETS_MAX,
+        REPORT_MAX_MB, REPORT_THUMBNAIL, CLUSTER_FOLDERS, CLUSTER_FOLDERS_FROM, SPREADSHEET_BOM, PROJECTOR
+        (without effect on the files: TRAIN_DATASET, N_JOBS, REDO)
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,9 +30,10 @@ from pathlib import Path
 import numpy as np
 
 import config
-from pipeline import files, parallel, settings
+from pipeline import dataset, parallel
 from pipeline.clustering.directions import Directions
-from pipeline.machinery import placing
+from pipeline.machinery import files, paths, placing, records, run
+from pipeline.machinery.errors import UserError
 from pipeline.report import handover, page, pictures
 from pipeline.report.found import Found, project_on_main_axes
 from pipeline.report.grid import Grid, build_grid, find_typical_images
@@ -45,7 +45,6 @@ STAGE_04, STAGE_05, STAGE = "04.clustering_som.py", "05.evaluation.py", "06.visu
 N_AXES = 128  # main axes of the features that the projector gets; the t-SNE takes the first 50
 PACKAGES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow", "tensorflow", "keras", "minisom",
             "igraph", "matplotlib")  # fmt: skip
-DEFAULTS_PATH = Path(__file__).resolve().parent / "pipeline" / "default_settings.json"
 
 
 # ---- reading ---------------------------------------------------------------------------------------
@@ -54,7 +53,7 @@ DEFAULTS_PATH = Path(__file__).resolve().parent / "pipeline" / "default_settings
 def read_som() -> dict[str, np.ndarray]:
     """Return the arrays of som.npz; raises UserError where it is missing, damaged or lacks one."""
     names = ("weights", "topology", "u_matrix", "hits", "unit_cluster", "cut_granularity", "cut_clusters")
-    return files.read_npz(files.data_dir(config.DATASET) / "som.npz", STAGE_04, names)
+    return files.read_npz(paths.data_dir(config.DATASET) / "som.npz", STAGE_04, names)
 
 
 def read_found(n_cols: int, handle: IOBase) -> Found:
@@ -62,14 +61,14 @@ def read_found(n_cols: int, handle: IOBase) -> Found:
 
     handle : an open file, in which the directions are kept as a memory map
     """
-    data_dir = files.data_dir(config.DATASET)
+    data_dir = paths.data_dir(config.DATASET)
     path = data_dir / "clusters.csv"
     columns = ("image", "cluster", "confidence", "unit_row", "unit_col", "distance", "runner_up", "outlier")
     rows = files.read_csv(path, columns, STAGE_04)
-    features, img_paths = files.read_features(config.DATASET)
-    files.check_in_step(path, data_dir / "clustering.json", [data_dir / "features.npy"], STAGE_04)
+    features, img_paths = dataset.read_features(config.DATASET)
+    records.check_in_step(path, data_dir / "clustering.json", [data_dir / "features.npy"], STAGE_04)
     if [row["image"] for row in rows] != img_paths:
-        raise settings.UserError(f"{files.shown(path)} has other images than features.npy: run {STAGE_04} again")
+        raise UserError(f"{paths.display_path(path)} has other images than features.npy: run {STAGE_04} again")
     labels = {}
     if (data_dir / "labels_true.csv").exists():
         label_rows = files.read_csv(data_dir / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
@@ -87,19 +86,19 @@ def read_found(n_cols: int, handle: IOBase) -> Found:
             direction=Directions(features).kept(handle),
         )
     except ValueError as error:
-        raise settings.UserError(f"{files.shown(path)}: {error}: run {STAGE_04} again") from None
+        raise UserError(f"{paths.display_path(path)}: {error}: run {STAGE_04} again") from None
 
 
 def read_tiles(names: list[str], handle: IOBase) -> tuple[np.ndarray, list[int]]:
     """Read the thumbnails of the photographs as they came, or of the cleaned ones where only these are there."""
-    folders = [files.raw_img_dir(config.DATASET), files.img_dir(config.DATASET)]
-    paths = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names]
-    return read_thumbnails(paths, TILE, handle, parallel.in_threads)
+    folders = [paths.raw_img_dir(config.DATASET), paths.img_dir(config.DATASET)]
+    found = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names]
+    return read_thumbnails(found, TILE, handle, parallel.in_threads)
 
 
 def read_corrections() -> list[list[str]]:
     """Return the rows of corrections.csv as it is now, so that a download from the report keeps them."""
-    path = files.data_dir(config.DATASET) / "corrections.csv"
+    path = paths.data_dir(config.DATASET) / "corrections.csv"
     if not path.exists():
         return []
     columns = ["image_a", "image_b", page.RELATION]
@@ -108,7 +107,7 @@ def read_corrections() -> list[list[str]]:
 
 def read_skipped() -> list[dict[str, str]]:
     """Return every image that a stage left out, with its reason."""
-    data_dir = files.data_dir(config.DATASET)
+    data_dir = paths.data_dir(config.DATASET)
     rows = []
     for name in ("skipped.csv", "features_skipped.csv"):
         if (data_dir / name).exists():
@@ -121,33 +120,30 @@ def read_skipped() -> list[dict[str, str]]:
 
 def describe_origin(names: list[str]) -> dict:
     """Return what the pictures and the page of these images depend on, for their record."""
-    data_dir = files.data_dir(config.DATASET)
+    data_dir = paths.data_dir(config.DATASET)
     inputs_of_data = ("clusters.csv", "som.npz", "clustering.json", "features.npy", "img_paths.txt", "labels_true.csv",
                       "skipped.csv", "features_skipped.csv", "corrections.csv")  # fmt: skip
-    input_paths = [*(data_dir / name for name in inputs_of_data), files.result_dir(config.DATASET) / "evaluation.json"]
-    input_paths += [files.model_dir(config.TRAIN_DATASET) / "history.csv", DEFAULTS_PATH]
+    input_paths = [*(data_dir / name for name in inputs_of_data), paths.result_dir(config.DATASET) / "evaluation.json"]
+    input_paths += [paths.model_dir(config.TRAIN_DATASET) / "history.csv"]
     input_paths += sorted(page.TEMPLATE_DIR.glob("report.*"))  # HTML, CSS and JavaScript are part of the stage
-    inputs = {files.shown(path): files.fingerprint_file(path) for path in input_paths}
-    for folder in (files.raw_img_dir(config.DATASET), files.img_dir(config.DATASET)):
-        inputs[files.shown(folder)] = files.fingerprint_folder(folder, names)
-    return files.made_from(__file__, inputs, [
-        "DATASET", "RANDOM_SEED", "TSNE_MAX_IMAGES", "TSNE_PERPLEXITY", "CONTACT_SHEET_IMAGES", "CONTACT_SHEETS_MAX",
-        "REPORT_MAX_MB", "REPORT_THUMBNAIL", "CLUSTER_FOLDERS", "CLUSTER_FOLDERS_FROM", "SPREADSHEET_BOM", "PROJECTOR",
-    ])  # fmt: skip
+    inputs = {paths.display_path(path): records.fingerprint_file(path) for path in input_paths}
+    for folder in (paths.raw_img_dir(config.DATASET), paths.img_dir(config.DATASET)):
+        inputs[paths.display_path(folder)] = records.fingerprint_folder(folder, names)
+    return records.made_from(__file__, inputs)
 
 
 def describe_run(evaluation: dict, own: dict) -> dict:
     """Return how the result was made: seconds, settings (`own`: of stage 06), versions, weights, skipped images."""
-    data_dir, model_dir = files.data_dir(config.DATASET), files.model_dir(config.TRAIN_DATASET)
-    records = [data_dir / "labels_true.json", data_dir / "preprocess.json", model_dir / "feature_network.json",
-               data_dir / "features.json", data_dir / "clustering.json",
-               files.result_dir(config.DATASET) / "evaluation.json"]  # fmt: skip
+    data_dir, model_dir = paths.data_dir(config.DATASET), paths.model_dir(config.TRAIN_DATASET)
+    record_paths = [data_dir / "labels_true.json", data_dir / "preprocess.json", model_dir / "feature_network.json",
+                    data_dir / "features.json", data_dir / "clustering.json",
+                    paths.result_dir(config.DATASET) / "evaluation.json"]  # fmt: skip
     stages, used = [], dict(own)
-    for path in records:
-        if record := files.read_record(path):
+    for path in record_paths:
+        if record := records.read_record(path):
             stages.append({"stage": record["made_from"].get("stage"), "seconds": record.get("seconds")})
             used |= record["made_from"].get("settings") or {}
-    features_record = files.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
+    features_record = records.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
     versions = {}
     for package in PACKAGES:
         try:
@@ -156,7 +152,7 @@ def describe_run(evaluation: dict, own: dict) -> dict:
             continue
     return {
         "stages": stages,
-        "settings": list_changed_settings(used),
+        "settings": [{"name": name, "value": repr(value)} for name, value in used.items()],
         "initial_weights": evaluation.get("initial_weights"),
         "network": features_record.get("network"),
         "versions": versions,
@@ -164,22 +160,12 @@ def describe_run(evaluation: dict, own: dict) -> dict:
     }
 
 
-def list_changed_settings(used: dict[str, object]) -> list[dict]:
-    """Return the settings that differ from the defaults, as the stages used them."""
-    defaults = json.loads(DEFAULTS_PATH.read_text(encoding="utf-8"))
-    return [
-        {"name": name, "value": repr(value), "default": repr(defaults.get(name))}
-        for name, value in used.items()
-        if name in defaults and value != defaults[name]
-    ]
-
-
 # ---- drawing and writing ---------------------------------------------------------------------------
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file whole or not at all; returns `path`."""
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         temporary.write_bytes(content)
     return path
 
@@ -197,7 +183,7 @@ def write_pictures(
 
     vectors : float32 (n_images, n_axes), the images on their main axes
     """
-    folder, dataset = files.result_dir(config.DATASET), config.DATASET
+    folder, dataset = paths.result_dir(config.DATASET), config.DATASET
     sample = draw_stratified_sample(found.cluster, config.TSNE_MAX_IMAGES, config.RANDOM_SEED)
     plane = compute_tsne(vectors[sample], config.TSNE_PERPLEXITY, config.RANDOM_SEED)
     unit_cluster, hits = som_arrays["unit_cluster"].ravel(), som_arrays["hits"].ravel()
@@ -223,20 +209,18 @@ def write_pictures(
             "before_after",
             pictures.draw_before_after(
                 found.names,
-                files.raw_img_dir(dataset),
-                files.img_dir(dataset),
+                paths.raw_img_dir(dataset),
+                paths.img_dir(dataset),
                 f"{dataset}: as they came, and after stage 01",
             ),
         )
-        history_path = files.model_dir(config.TRAIN_DATASET) / "history.csv"
+        history_path = paths.model_dir(config.TRAIN_DATASET) / "history.csv"
         if history_path.exists() and (rows := files.read_csv(history_path, [], "02.feature_network_fine_tuning.py")):
             yield "training_history", pictures.draw_history(rows)
 
-    paths = [path for name, picture in draw() if picture for path in write_picture(folder / name, picture)]
-    return paths + write_contact_sheets(found, tiles, folder / "contact_sheets"), {
-        "images": sample.tolist(),
-        "xy": np.round(plane, 4).tolist(),
-    }
+    drawn = [path for name, picture in draw() if picture for path in write_picture(folder / name, picture)]
+    drawn += write_contact_sheets(found, tiles, folder / "contact_sheets")
+    return drawn, {"images": sample.tolist(), "xy": np.round(plane, 4).tolist()}
 
 
 def write_contact_sheets(found: Found, tiles: np.ndarray, folder: Path) -> list[Path]:
@@ -249,19 +233,19 @@ def write_contact_sheets(found: Found, tiles: np.ndarray, folder: Path) -> list[
         sheet = pictures.draw_contact_sheet(found, tiles, cluster, config.CONTACT_SHEET_IMAGES)
         return write_picture(folder / str(cluster), sheet)
 
-    return [path for paths in parallel.in_threads(write, largest.tolist()) for path in paths]
+    return [path for pair in parallel.in_threads(write, largest.tolist()) for path in pair]
 
 
 def write_handover(found: Found, vectors: np.ndarray, tiles: np.ndarray) -> list[Path]:
     """Write the spreadsheet and, where asked for, the projector's folder; returns their paths."""
-    result_dir = files.result_dir(config.DATASET)
-    paths = []
+    result_dir = paths.result_dir(config.DATASET)
+    written = []
     if config.PROJECTOR:
         contents = handover.render_projector(found, vectors, tiles, config.DATASET)
-        paths = [write_bytes(result_dir / "projector" / name, content) for name, content in contents]
+        written = [write_bytes(result_dir / "projector" / name, content) for name, content in contents]
     encoding = "utf-8-sig" if config.SPREADSHEET_BOM else "utf-8"
     spreadsheet = handover.render_spreadsheet(found).encode(encoding)
-    return [*paths, write_bytes(result_dir / "clusters_spreadsheet.csv", spreadsheet)]
+    return [*written, write_bytes(result_dir / "clusters_spreadsheet.csv", spreadsheet)]
 
 
 def write_cluster_folders(found: Found) -> tuple[int, int]:
@@ -269,8 +253,8 @@ def write_cluster_folders(found: Found) -> tuple[int, int]:
 
     Returns how many photographs were placed and how many files of others were left.
     """
-    folder, dataset = files.result_dir(config.DATASET) / "clusters", config.DATASET
-    sources = {"raw_img": files.raw_img_dir(dataset), "img": files.img_dir(dataset)}
+    folder, dataset = paths.result_dir(config.DATASET) / "clusters", config.DATASET
+    sources = {"raw_img": paths.raw_img_dir(dataset), "img": paths.img_dir(dataset)}
     n_left = placing.remove_placed(folder, list(sources.values()), STAGE)
     if config.CLUSTER_FOLDERS == "none":
         return 0, n_left
@@ -282,14 +266,14 @@ def write_report(
     found: Found, grid: Grid, som_arrays: dict, typical: np.ndarray, tiles: np.ndarray, plane: dict, facts: dict
 ) -> Path:
     """Write report.html within REPORT_MAX_MB; returns its path."""
-    key = files.fingerprint([found.names, found.cluster.tolist()])[:16]  # marks belong to one result
+    key = records.fingerprint([found.names, found.cluster.tolist()])[:16]  # marks belong to one result
     data = {"dataset": config.DATASET, "key": key, **page.collect_data(found, som_arrays, grid, typical), "tsne": plane}
     data["review"]["earlier"] = read_corrections()
-    path = files.result_dir(config.DATASET) / "report.html"
+    path = paths.result_dir(config.DATASET) / "report.html"
     pieces = page.render_report(
         found, data, facts, tiles, typical, config.REPORT_MAX_MB * 1e6, config.REPORT_THUMBNAIL, parallel.in_threads
     )
-    with files.whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+    with files.atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(pieces)
     return path
 
@@ -304,19 +288,19 @@ def warn_of_fonts(found: Found) -> None:
 
 def main() -> None:
     begin = time.perf_counter()
-    result_dir, data_dir = files.result_dir(config.DATASET), files.data_dir(config.DATASET)
+    result_dir, data_dir = paths.result_dir(config.DATASET), paths.data_dir(config.DATASET)
     evaluation_path, record_path = result_dir / "evaluation.json", result_dir / "report.json"
     clustering = files.read_json(data_dir / "clustering.json", STAGE_04)
     evaluation = files.read_json(evaluation_path, STAGE_05)
     scored = [data_dir / "clusters.csv", data_dir / "labels_true.csv"]
-    files.check_in_step(evaluation_path, evaluation_path, scored, STAGE_05)
+    records.check_in_step(evaluation_path, evaluation_path, scored, STAGE_05)
     som_arrays = read_som()
     # files without a name, gone whatever happens: what is as large as the data set is mapped, not held in memory
     with tempfile.TemporaryFile(dir=result_dir) as directions, tempfile.TemporaryFile(dir=result_dir) as thumbnails:
         found = read_found(som_arrays["u_matrix"].shape[1], directions)
         origin = describe_origin(found.names)
-        if files.up_to_date(record_path, origin):
-            files.unchanged([result_dir / "report.html"])
+        if records.up_to_date(record_path, origin):
+            run.unchanged([result_dir / "report.html"])
             return
 
         warn_of_fonts(found)
@@ -329,19 +313,19 @@ def main() -> None:
         drawn, plane = write_pictures(found, vectors, grid, som_arrays, typical, tiles)
         outputs += drawn
         n_placed, n_kept = write_cluster_folders(found)
-        with files.as_written(evaluation_path, STAGE_05):
+        with records.as_written(evaluation_path, STAGE_05):
             facts = page.collect_facts(found, config.DATASET, clustering, evaluation, unreadable)
             facts["run"] = describe_run(evaluation, origin["settings"])
             outputs.append(write_report(found, grid, som_arrays, typical, tiles, plane, facts))
         n_images = len(found.names)
         del tiles, found  # Windows can't remove a file that is still mapped
     seconds = time.perf_counter() - begin
-    files.write_record(record_path, origin, outputs, n_images=n_images, seconds=round(seconds, 2))
+    records.write_record(record_path, origin, outputs, n_images=n_images, seconds=round(seconds, 2))
     if n_placed or n_kept:
-        folder = files.shown(result_dir / "clusters")
+        folder = paths.display_path(result_dir / "clusters")
         print(f"{folder}/: {n_placed} photographs placed, {n_kept} files left as they were")
-    files.summary(n_images, n_images - len(unreadable), len(unreadable), [outputs[-1]], seconds)
+    run.summary(n_images, n_images - len(unreadable), len(unreadable), [outputs[-1]], seconds)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

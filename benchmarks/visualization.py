@@ -25,7 +25,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from pipeline import files  # noqa: E402
+from pipeline.machinery import files  # noqa: E402
 
 
 def draw(path: Path, model: int, number: int) -> None:

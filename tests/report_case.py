@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from stages import PROJECT
 
-from pipeline import files, images
+from pipeline import images
+from pipeline.machinery import files
 from pipeline.report import page
 
 HOSTILE = ["<img src=x onerror=alert(1)>.jpg", "=1+1.jpg", "a'b&amp;c.jpg"]

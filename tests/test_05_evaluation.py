@@ -9,8 +9,8 @@ from sklearn import metrics
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as sklearn_expected
 
-from pipeline import files
 from pipeline.clustering import directions
+from pipeline.machinery import files, records
 from pipeline.scoring.contingency import cross_tabulate, find_merged_models, find_split_models
 from pipeline.scoring.intervals import bootstrap_intervals
 from pipeline.scoring.scores import SCORE_NAMES, clusters_error_percent, compute_scores, expected_mutual_information
@@ -253,7 +253,7 @@ def test_main_without_labels_has_silhouette_and_no_scores(root, run_stage):
 def test_random_initial_weights_are_warned_of(root, run_stage):
     write_data(root, None, [0, 0, 1, 1])
     folder = root / "data/d"
-    files.write_record(folder / "features.json", {}, [folder / "features.npy"], initial_weights="random")
+    records.write_record(folder / "features.json", {}, [folder / "features.npy"], initial_weights="random")
     done = run_stage("05.evaluation.py", "--DATASET=d")
     assert "warning: the network began with random weights" in done.stdout
 

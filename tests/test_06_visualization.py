@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import report_case
-from conftest import PROJECT
 from PIL import Image, ImageDraw
 
-import config
-from pipeline import files, images
-from pipeline.machinery import placing
+from pipeline import images
+from pipeline.machinery import files, placing
 from pipeline.report import handover, page, plane, text, thumbnails
 from pipeline.report.found import Found, measure_typicality
 from pipeline.report.grid import build_grid, find_typical_images
@@ -523,8 +521,3 @@ def test_bad_input_ends_in_one_sentence_and_keeps_the_earlier_report(finished, t
     assert done.returncode == 1
     assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
     assert (root / "result/d/report.html").read_bytes() == before
-
-
-def test_default_settings_name_every_setting():
-    defaults = json.loads((PROJECT / "pipeline/default_settings.json").read_text(encoding="utf-8"))
-    assert defaults.keys() == {name for name in vars(config) if name.isupper()}

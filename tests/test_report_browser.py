@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import report_case
 
-from pipeline import files
+from pipeline.machinery import files
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import files
-from pipeline.settings import UserError
+from pipeline.machinery import files
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import check_within_root, display_path
 
 MANIFEST = ".placed.json"
 
@@ -32,9 +33,9 @@ def place_files(names: Sequence[tuple[str, str]], source: Path, folder: Path, ho
         if (source / name).is_file():
             plan[find_free_name(folder, target, plan)] = name
     # written before the first file: a run that is killed leaves nothing that the next one does not know as its own
-    files.write_json(folder / MANIFEST, {"from": files.shown(source), "placed": plan})
+    files.write_json(folder / MANIFEST, {"from": display_path(source), "placed": plan})
     for target, name in tqdm(plan.items(), desc="folders", unit="image", disable=None):
-        files.inside(folder / target).parent.mkdir(parents=True, exist_ok=True)
+        check_within_root(folder / target).parent.mkdir(parents=True, exist_ok=True)
         place(source / name, folder / target, how)
     return len(plan)
 
@@ -46,9 +47,9 @@ def remove_placed(folder: Path, sources: Sequence[Path], stage: str) -> int:
     Returns the number of other files in the inner folders. Raises UserError where the manifest is damaged.
     """
     for target, origin in read_manifest(folder, sources, stage).items():
-        if is_placed(files.inside(target), origin):
+        if is_placed(check_within_root(target), origin):
             target.unlink()
-    files.inside(folder / MANIFEST).unlink(missing_ok=True)
+    check_within_root(folder / MANIFEST).unlink(missing_ok=True)
     n_left = 0
     for inner in sorted(folder.glob("*")) if folder.is_dir() else ():
         if inner.is_dir() and not inner.is_symlink():
@@ -64,7 +65,7 @@ def read_manifest(folder: Path, sources: Sequence[Path], stage: str) -> dict[Pat
     manifest = folder / MANIFEST
     if not manifest.exists():
         return {}
-    source_of = {files.shown(source): source for source in sources}
+    source_of = {display_path(source): source for source in sources}
     try:
         record = json.loads(manifest.read_text(encoding="utf-8"))
         source = source_of[record["from"]]
@@ -75,7 +76,7 @@ def read_manifest(folder: Path, sources: Sequence[Path], stage: str) -> dict[Pat
         good = False
     if not good:
         raise UserError(
-            f"{files.shown(manifest)} is damaged, so it is not known which photographs in {files.shown(folder)}/ are "
+            f"{display_path(manifest)} is damaged, so it is not known which photographs in {display_path(folder)}/ are "
             f"copies: remove that folder and run {stage} again"
         )
     return found
@@ -109,7 +110,7 @@ def place(origin: Path, target: Path, how: str) -> None:
         pass
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "exists already", str(target))
-    with files.whole(target) as temporary:
+    with files.atomic_write(target) as temporary:
         shutil.copyfile(origin, temporary)
 
 
