@@ -80,7 +80,7 @@ def write_signed(path: Path, content: bytes) -> None:
         raise UserError(
             f"{files.shown(path)} was not written by make_sample_images.py: move it away or set another SAMPLE_NAME"
         )
-    with files.whole(path) as temporary:
+    with files.whole(path, waited_for=False) as temporary:
         temporary.write_bytes(sign(content))
 
 

@@ -20,6 +20,7 @@ from pipeline.sample.drawing import CANVAS, Drawing
 from pipeline.sample.grounds import GROUNDS, draw_ground
 from pipeline.sample.materials import PRINTS, RELIEFS, Material
 from pipeline.sample.photograph import Seller, photograph
+from pipeline.sample.pixels import blend, box_around
 from pipeline.sample.shoes import SHOES, draw_shoe
 from pipeline.sample.textures import print_pattern, relief_pattern
 
@@ -119,6 +120,35 @@ def red_square():
     drawing = Drawing()
     drawing.paint(drawing.area(rectangle(0.5, 0.5, 0.3, 0.3)), Material((0.05, 0.05, 0.8)))
     return drawing
+
+
+def test_a_photograph_depends_on_its_arguments_alone():
+    sellers = [plain_seller(), plain_seller(seed=2, ground="planks", text=1.0)]
+    first, other, again = (photograph(red_square(), sellers[i], np.random.default_rng(4), 64)[0] for i in (1, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_product_near_the_rim_casts_its_shadow_within_the_photograph():
+    seller = plain_seller(ground="planks", flat=True, light=(0.9, -0.9, 0.6), fill=1.0)
+    for seed in range(4):
+        image, mask = photograph(red_square(), seller, np.random.default_rng(seed), 64)
+        assert image.shape == (64, 64, 3)
+        assert mask.any()
+
+
+def test_half_a_cover_blends_half_of_the_colour():
+    image, cover = np.full((2, 3, 3), 0.2, np.float32), np.float32([[0, 0.5, 1]] * 2)
+    for colour in (np.float32([1, 0, 0.6]), np.full((2, 3, 3), np.float32([1, 0, 0.6]))):
+        blended = blend(image, colour, cover)
+        assert np.allclose(blended[0], [[0.2, 0.2, 0.2], [0.6, 0.1, 0.4], [1, 0, 0.6]])
+
+
+def test_the_box_of_nothing_is_none_and_a_margin_ends_at_the_rim():
+    cover = np.zeros((6, 8), np.float32)
+    assert box_around(cover) is None
+    cover[0, 6] = 0.1
+    assert box_around(cover, 3) == (slice(0, 4), slice(3, 8))
 
 
 def test_mask_is_where_the_product_is():

@@ -1,15 +1,18 @@
 """The canvas on which a product is drawn, part by part."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from pipeline.sample.curves import arc
 from pipeline.sample.materials import FINISHES, Material
+from pipeline.sample.pixels import Box, as_channels, blend, blur, box_around
 from pipeline.sample.textures import print_pattern, relief_pattern, smooth_noise
 
 CANVAS = 640  # pixels per side of the canvas on which a model is drawn once, whatever the size of the photographs
+MARGIN = 12  # canvas pixels round a part in which its shading of what lies behind it is seen
 
 
 @dataclass
@@ -23,6 +26,21 @@ class Drawing:
     cover: np.ndarray = field(default_factory=lambda: np.zeros((CANVAS, CANVAS), np.float32))
     height: np.ndarray = field(default_factory=lambda: np.zeros((CANVAS, CANVAS), np.float32))
     gloss: np.ndarray = field(default_factory=lambda: np.zeros((CANVAS, CANVAS), np.float32))
+
+    @cached_property
+    def parallax_height(self) -> np.ndarray:
+        """The smoothed height (CANVAS, CANVAS), by which parts move when a finished product is turned."""
+        return blur(self.height, 3)
+
+    @cached_property
+    def extent(self) -> Box:
+        """The box of a finished product on the canvas."""
+        return box_around(self.cover) or np.s_[0:0, 0:0]
+
+    @cached_property
+    def opaque_extent(self) -> Box:
+        """The box of what a finished product covers by more than half."""
+        return box_around(self.cover > 0.5) or np.s_[0:0, 0:0]
 
     def area(self, *outlines: np.ndarray) -> np.ndarray:
         """Coverage (CANVAS, CANVAS) float32 of outlines; where two overlap is a hole."""
@@ -49,14 +67,9 @@ class Drawing:
     ) -> None:
         """Lays a part over what is there: rises from `base` by `bulge` (canvas pixels) over `edge` pixels from its
         rim, and shades what lies behind it by `shade` (0..1) near its rim."""
-        rows, columns = np.nonzero(mask > 0)
-        if not len(rows):
+        if (extent := box_around(mask)) is None:
             return
-        pad = 12
-        box = (
-            slice(max(0, rows.min() - pad), rows.max() + pad),
-            slice(max(0, columns.min() - pad), columns.max() + pad),
-        )
+        box = tuple(slice(max(0, part.start - MARGIN), part.stop - 1 + MARGIN) for part in extent)
         m = mask[box]
         inside = cv2.distanceTransform((m > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
         rise = np.sqrt(1 - (1 - np.clip(inside / edge, 0, 1)) ** 2)
@@ -68,11 +81,11 @@ class Drawing:
         colour = np.broadcast_to(np.float32(material.colour), (*m.shape, 3)).copy()
         relief = np.zeros_like(m)
         if material.print:
-            ink = cv2.GaussianBlur(print_pattern(material.print, u, v, rng), (0, 0), 0.8)[..., None]
-            colour = colour * (1 - ink) + np.float32(material.ink) * ink
+            ink = blur(print_pattern(material.print, u, v, rng), 0.8)
+            colour = blend(colour, np.float32(material.ink), ink)
         if material.relief:
             relief = relief_pattern(material.relief, u, v, rng).astype(np.float32)
-            colour *= (0.82 + 0.18 * relief)[..., None]
+            colour *= as_channels(0.82 + 0.18 * relief)
             relief *= 0.12 * material.scale * CANVAS
         surface = smooth_noise(
             rng, CANVAS, {"pebbled": 4.0, "suede": 2.0, "canvas": 2.0, "glitter": 2.0}.get(material.finish, 9.0)
@@ -80,14 +93,12 @@ class Drawing:
         if material.finish == "canvas":
             surface = np.sin(x * CANVAS * 1.6) * np.sin(y * CANVAS * 1.6) * 1.4 + 0.3 * surface
         if material.finish in ("suede", "canvas"):
-            colour *= (1 + 0.07 * surface)[..., None]
+            colour *= as_channels(1 + 0.07 * surface)
         if material.finish == "glitter":
-            colour *= (1 + 0.30 * surface)[..., None]
-        colour *= (1 + 0.04 * smooth_noise(rng, CANVAS, 90.0)[box])[..., None]
-        behind = cv2.GaussianBlur(m, (0, 0), 6.0)
-        self.colour[box] *= (1 - shade * behind)[..., None]
-        cover = m[..., None]
-        self.colour[box] = self.colour[box] * (1 - cover) + colour * cover
+            colour *= as_channels(1 + 0.30 * surface)
+        colour *= as_channels(1 + 0.04 * smooth_noise(rng, CANVAS, 90.0)[box])
+        self.colour[box] *= as_channels(1 - shade * blur(m, 6.0))
+        self.colour[box] = blend(self.colour[box], colour, m)
         self.height[box] = self.height[box] * (1 - m) + (base + bulge * rise + relief + grain * surface) * m
         self.gloss[box] = self.gloss[box] * (1 - m) + gloss * m
         self.cover[box] = np.maximum(self.cover[box], m)
@@ -95,8 +106,9 @@ class Drawing:
     def crease(self, points: np.ndarray, width: float, darken: float = 0.5, depth: float = 1.5) -> None:
         """A crease or fold: darkens and lowers what is there along points (n, 2)."""
         mask = self.path(points, width) * (self.cover > 0.5)
-        self.colour *= (1 - darken * mask)[..., None]
-        self.height -= depth * mask
+        if box := box_around(mask):
+            self.colour[box] *= as_channels(1 - darken * mask[box])
+            self.height[box] -= depth * mask[box]
 
     def stitches(self, points: np.ndarray, colour: tuple, length: float = 0.012, width: float = 0.004) -> None:
         """A dashed seam along points (n, 2)."""
@@ -107,8 +119,9 @@ class Drawing:
             [[np.interp(starts + s, along, points[:, k]) for k in (0, 1)] for s in (0, length)]
         )  # (2, 2, n)
         mask = self.path(ends.transpose(2, 0, 1), width) * (self.cover > 0.5)
-        self.colour = self.colour * (1 - mask[..., None]) + np.float32(colour) * mask[..., None]
-        self.height += mask
+        if box := box_around(mask):
+            self.colour[box] = blend(self.colour[box], np.float32(colour), mask[box])
+            self.height[box] += mask[box]
 
     def stud(self, x: float, y: float, radius: float, material: Material, base: float = 14.0) -> None:
         """A round button, pearl or rivet."""

@@ -5,12 +5,8 @@ import numpy as np
 
 from pipeline.sample.curves import spline
 from pipeline.sample.materials import PRINTS, choose
+from pipeline.sample.pixels import as_channels, blend, blur, coloured
 from pipeline.sample.textures import print_pattern, smooth_noise
-
-
-def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur by `sigma` pixels."""
-    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.2 else image
 
 
 def tint(rng: np.random.Generator, low: float, high: float, strength: float = 0.12) -> np.ndarray:
@@ -68,65 +64,70 @@ def draw_clutter(canvas: np.ndarray, rng: np.random.Generator, floor: float, n: 
 
 def ground_white(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A cut-out's white, or nearly."""
-    return np.full((*x.shape, 3), rng.choice([1.0, 1.0, 0.97, 0.94]), np.float32)
+    return np.full((x.size, x.size, 3), rng.choice([1.0, 1.0, 0.97, 0.94]), np.float32)
 
 
 def ground_graded(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A studio's paper roll: one colour, a glow, a soft or hard horizon."""
     step = 1 / (1 + np.exp((rng.uniform(0.5, 0.8) - y) / rng.uniform(0.01, 0.12)))
     glow = np.exp(-((x - rng.uniform(0.2, 0.8)) ** 2 + (y - 0.4) ** 2) / 0.35)
-    return tint(rng, 0.45, 0.95, 0.08) * (0.78 + 0.16 * glow + rng.uniform(-0.12, 0.12) * step)[..., None]
+    return coloured(tint(rng, 0.45, 0.95, 0.08), 0.78 + 0.16 * glow + rng.uniform(-0.12, 0.12) * step)
 
 
 def ground_cloth(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A woven cloth with folds."""
-    size = len(x)
+    size = x.size
     folds = np.gradient(blur(smooth_noise(rng, size, size / rng.uniform(3, 9)), 6), axis=1)
     weave = np.sin(x * size * 1.2) * np.sin(y * size * 1.2)
-    return tint(rng, 0.3, 0.95) * (0.8 + rng.uniform(0, 4) * folds + 0.03 * weave)[..., None]
+    return coloured(tint(rng, 0.3, 0.95), 0.8 + rng.uniform(0, 4) * folds + 0.03 * weave)
 
 
 def ground_planks(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Wooden planks, each of its own brightness, with grain along them."""
-    size, n = len(x), rng.uniform(4, 9)
+    size, n = x.size, rng.uniform(4, 9)
     plank = np.floor(y * n)
     fine = cv2.resize(smooth_noise(rng, size, 5.0)[:, : size // 12], (size, size))
     grain = fine + 0.6 * smooth_noise(rng, size, size / 20)
     gap = np.clip(np.abs(y * n - plank - 0.5) - 0.47, 0, 0.03) / 0.03
     bright = np.float32(rng.uniform(0.75, 1.1, int(n) + 1))[plank.astype(int)] * (1 + 0.07 * grain) * (1 - 0.6 * gap)
-    wood = tint(rng, 0.35, 0.85, 0.05) * np.float32([0.62, 0.82, 1.0]) * bright[..., None]
-    return wood if rng.random() < 0.5 else np.ascontiguousarray(wood.transpose(1, 0, 2))
+    wood = coloured(tint(rng, 0.35, 0.85, 0.05) * np.float32([0.62, 0.82, 1.0]), bright)
+    return wood if rng.random() < 0.5 else cv2.transpose(wood)
 
 
 def ground_tiles(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Marbled tiles, of one colour or two, in perspective."""
-    size, n, slant = len(x), rng.uniform(3, 7), rng.uniform(0, 0.5)
+    size, n, slant = x.size, rng.uniform(3, 7), rng.uniform(0, 0.5)
     u, v = (x - 0.5) * (1 + slant * y) * n, (y + 0.3 * slant * y * y) * n
     joint = np.maximum(np.abs(u - np.round(u)) < 0.02, np.abs(v - np.round(v)) < 0.02).astype(np.float32)
     chequer = (np.floor(u + 0.5) + np.floor(v + 0.5)) % 2 * float(rng.choice([0.0, 0.0, 0.12, 0.5]))
     marble = 0.05 * smooth_noise(rng, size, size / 8) + 0.02 * smooth_noise(rng, size, 6)
-    return tint(rng, 0.5, 0.95, 0.05) * (1 - chequer + marble - 0.2 * blur(joint, 1))[..., None]
+    return coloured(tint(rng, 0.5, 0.95, 0.05), 1 - chequer + marble - 0.2 * blur(joint, 1))
 
 
 def ground_carpet(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pile or grass, some with a print."""
-    size = len(x)
+    size = x.size
     pile = 0.13 * smooth_noise(rng, size, 3.0) + 0.08 * smooth_noise(rng, size, 12.0)
-    ground = tint(rng, 0.3, 0.85, 0.14) * (1 + pile)[..., None]
+    ground = coloured(tint(rng, 0.3, 0.85, 0.14), 1 + pile)
     if rng.random() < 0.65:
         return ground
-    ink = 0.5 * print_pattern(choose(rng, *PRINTS), x / 0.13, y / 0.13, rng)[..., None]
-    return ground * (1 - ink) + tint(rng, 0.2, 0.9, 0.2) * ink
+    ink = 0.5 * print_pattern(choose(rng, *PRINTS), *np.broadcast_arrays(x / 0.13, y / 0.13), rng)
+    return blend(ground, tint(rng, 0.2, 0.9, 0.2), ink)
 
 
 def ground_lights(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Lamps out of focus behind a table."""
-    size = len(x)
+    size = x.size
     canvas = np.ones((size, size, 3), np.float32) * tint(rng, 0.15, 0.6, 0.15) * (0.7 + 0.6 * y[..., None])
+    spot = np.zeros((size, size), np.uint8)
     for _ in range(int(rng.integers(8, 26))):
-        spot, centre = np.zeros((size, size), np.uint8), rng.uniform(0, size, 2).astype(int).tolist()
-        cv2.circle(spot, centre, int(rng.uniform(0.02, 0.13) * size), 255, -1, cv2.LINE_AA)
-        canvas[spot > 0] += tint(rng, 0.1, 0.4, 0.25)
+        column, row = rng.uniform(0, size, 2).astype(int).tolist()
+        radius = int(rng.uniform(0.02, 0.13) * size)
+        cv2.circle(spot, (column, row), radius, 255, -1, cv2.LINE_AA)
+        rim = radius + 2  # with the pixels that are covered in part
+        box = np.s_[max(0, row - rim) : row + rim + 1, max(0, column - rim) : column + rim + 1]
+        canvas[box][spot[box] > 0] += tint(rng, 0.1, 0.4, 0.25)
+        spot[box] = 0
     floor = 1 / (1 + np.exp((0.72 - y) / 0.01))[..., None]
     table = tint(rng, 0.3, 0.8) * (1.29 - 0.4 * y[..., None])
     return np.clip(blur(canvas, 0.008 * size) * (1 - floor) + table * floor, 0, 1)
@@ -134,15 +135,18 @@ def ground_lights(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.
 
 def draw_wall(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A plain or papered wall."""
-    canvas = np.ones((*x.shape, 3), np.float32) * tint(rng, 0.45, 0.95, 0.08)
+    size = x.size
+    canvas = np.empty((size, size, 3), np.float32)
+    canvas.reshape(size, -1)[:] = np.tile(tint(rng, 0.45, 0.95, 0.08), size)
     if rng.random() < 0.5:
-        canvas *= 1 - 0.10 * print_pattern(choose(rng, "stripes", "check", "dots"), x / 0.11, y / 0.11, rng)[..., None]
+        u, v = np.broadcast_arrays(x / 0.11, y / 0.11)
+        canvas *= as_channels(1 - 0.10 * print_pattern(choose(rng, "stripes", "check", "dots"), u, v, rng))
     return canvas
 
 
 def ground_shelf(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Shelves full of things."""
-    size, canvas = len(x), draw_wall(rng, x, y)
+    size, canvas = x.size, draw_wall(rng, x, y)
     for board in (0.30, rng.uniform(0.62, 0.72), 0.95):
         draw_clutter(canvas, rng, board * size, int(rng.integers(3, 7)))
         draw_box(canvas, 0, board * size, size, 0.03 * size, tint(rng, 0.3, 0.8, 0.08))
@@ -151,7 +155,7 @@ def ground_shelf(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.n
 
 def ground_room(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A floor before a wall with things at it."""
-    size, canvas = len(x), draw_wall(rng, x, y)
+    size, canvas = x.size, draw_wall(rng, x, y)
     horizon = rng.uniform(0.60, 0.78) * size
     draw_clutter(canvas, rng, horizon + 0.02 * size, int(rng.integers(2, 7)))
     canvas = blur(canvas, rng.uniform(1, 6))
@@ -180,5 +184,6 @@ GROUND_SHARES = (0.2, 0.2, 0.09, 0.09, 0.08, 0.08, 0.08, 0.09, 0.09)  # of selle
 
 def draw_ground(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
     """What lies behind the product: BGR float32 (size, size, 3), about 0..1."""
-    y, x = np.mgrid[:size, :size].astype(np.float32) / size
+    steps = np.arange(size, dtype=np.float32) / size
+    x, y = steps[None], steps[:, None]  # (1, size) and (size, 1), which broadcast to the whole ground
     return GROUNDS[kind](rng, x, y).astype(np.float32, copy=False)

@@ -1,15 +1,19 @@
 """What a seller does to a product: place, light, colour cast, shadow, text."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from pipeline.sample.drawing import CANVAS, Drawing
-from pipeline.sample.grounds import GROUND_SHARES, GROUNDS, blur, draw_ground
+from pipeline.sample.grounds import GROUND_SHARES, GROUNDS, draw_ground
+from pipeline.sample.pixels import Box, as_channels, blur, box_around, scale_channels
 from pipeline.sample.shop_text import draw_shop_text
 
 SUPERSAMPLING = 2  # photographs are composed at this multiple of their size and averaged down
+REACH = 0.06  # part of the photograph by which a turned product may reach beyond its flat outline
+SURROUNDINGS = 8  # pixels round a product by which its height is smoothed and its slope is taken
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ def draw_seller(rng: np.random.Generator) -> Seller:
 
 
 def choose_viewpoint(
-    cover: np.ndarray, rng: np.random.Generator, seller: Seller, size: int, fill: float, shift: tuple[float, float]
+    drawing: Drawing, rng: np.random.Generator, seller: Seller, size: int, fill: float, shift: tuple[float, float]
 ) -> tuple[np.ndarray, float, float]:
     """From where one shot is taken.
 
     Parameters
     ----------
-    cover : the product's coverage, ndarray of shape (CANVAS, CANVAS), 0..1
+    drawing : the product
     size : pixels per side of the photograph
     fill : part of the photograph that the product takes, 0..1
     shift : how far it stands from the middle, to the right and down, parts of the photograph
@@ -65,8 +69,8 @@ def choose_viewpoint(
     """
     yaw, pitch = np.clip(rng.normal(0, 0.32), -0.75, 0.75), rng.normal(0, 0.12)
     roll = rng.uniform(-0.9, 0.9) if seller.flat else rng.normal(0, 0.06)
-    rows, columns = np.nonzero(cover > 0.5)
-    left, right, top, bottom = columns.min(), columns.max(), rows.min(), rows.max()
+    rows, columns = drawing.opaque_extent
+    left, right, top, bottom = columns.start, columns.stop - 1, rows.start, rows.stop - 1
     corners = np.array([(left, top, 0), (right, top, 0), (right, bottom, 0), (left, bottom, 0)], float)
     (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     turned_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -85,43 +89,63 @@ def choose_viewpoint(
     return cv2.getPerspectiveTransform(np.float32(corners[:, :2]), np.float32(target)), yaw, pitch
 
 
-def render(
-    drawing: Drawing, matrix: np.ndarray, yaw: float, pitch: float, seller: Seller, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The product under the seller's lamp.
+@dataclass(frozen=True)
+class Shot:
+    """A product as one photograph shows it, in the box of the photograph that holds it all.
 
-    Its height makes it turn like a relief (what is nearer moves further) and reflect the lamp.
-
-    Returns
-    -------
-    lit : colour, ndarray of shape (size, size, 3), float32 BGR from 0, with no meaning where it is not covered
-    cover : ndarray of shape (size, size), float32, 0..1
+    lit_bgr : ndarray of shape (height, width, 3), float32 from 0, with no meaning where nothing is covered
+    cover : ndarray of shape (height, width), float32, 0..1
     """
-    lit, cover = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
-    left, top, width, height_ = cv2.boundingRect((drawing.cover > 0).astype(np.uint8))
-    corners = np.float32([[(left + i * width, top + j * height_) for i in (0, 1) for j in (0, 1)]])
-    reach = cv2.perspectiveTransform(corners, matrix)[0]
-    low = np.clip(np.floor(reach.min(0) - 0.06 * size), 0, size - 1).astype(int)
-    high = np.clip(np.ceil(reach.max(0) + 0.06 * size), 1, size).astype(int)
-    box = np.s_[low[1] : high[1], low[0] : high[0]]
 
-    y, x = np.mgrid[box].astype(np.float32)
+    box: Box
+    lit_bgr: np.ndarray
+    cover: np.ndarray
+
+
+def render(drawing: Drawing, matrix: np.ndarray, yaw: float, pitch: float, seller: Seller, size: int) -> Shot:
+    """Return the product under the seller's lamp.
+
+    The product's height makes it turn like a relief (what is nearer moves further) and reflect the lamp.
+    """
+    rows, columns = drawing.extent
+    corners = np.float32([[(x, y) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)]])
+    reach = cv2.perspectiveTransform(corners, matrix)[0]
+    low = np.clip(np.floor(reach.min(0) - REACH * size), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(reach.max(0) + REACH * size), 1, size).astype(int)
+    box = slice(low[1], high[1]), slice(low[0], high[0])
+
+    y, x = np.ogrid[box]
+    y, x = y.astype(np.float32), x.astype(np.float32)
     inverse = np.linalg.inv(matrix)
     inverse = (inverse / inverse[2, 2]).astype(np.float32)
     far = inverse[2, 0] * x + inverse[2, 1] * y + 1
     u = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / far
     v = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / far
-    near = cv2.remap(blur(drawing.height, 3), u, v, cv2.INTER_LINEAR)
+    near = cv2.remap(drawing.parallax_height, u, v, cv2.INTER_LINEAR)
     u, v = u + near * np.float32(np.tan(yaw)), v - near * np.float32(np.tan(pitch))
-    seen, height, gloss, colour = (
-        cv2.remap(layer, u, v, cv2.INTER_LINEAR)
-        for layer in (drawing.cover, drawing.height, drawing.gloss, drawing.colour)
+    cover = cv2.remap(drawing.cover, u, v, cv2.INTER_LINEAR)
+    tight = box_around(cover, SURROUNDINGS) or np.s_[0:1, 0:1]
+    cover, u, v = cover[tight], u[tight], v[tight]
+    box = tuple(
+        slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(box, tight, strict=True)
     )
-    colour /= np.maximum(seen, 0.05)[..., None]
-    scale = np.float32(
-        min(1.5, abs(np.linalg.det(inverse[:2, :2])) ** -0.5)
-    )  # pixels of the photograph in one of the canvas
-    height = blur(height, 1.2) * scale
+    height, gloss, colour = (
+        cv2.remap(layer, u, v, cv2.INTER_LINEAR) for layer in (drawing.height, drawing.gloss, drawing.colour)
+    )
+    scale = np.float32(min(1.5, abs(np.linalg.det(inverse[:2, :2])) ** -0.5))  # photograph's pixels in a canvas pixel
+    lit_bgr = colour
+    lit_bgr /= as_channels(np.maximum(cover, 0.05))
+    diffuse, shine = illuminate(blur(height, 1.2) * scale, seller)
+    lit_bgr *= as_channels(diffuse)
+    lit_bgr += as_channels(gloss * shine)
+    return Shot(box, lit_bgr, cover)
+
+
+def illuminate(height: np.ndarray, seller: Seller) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much of the seller's light a surface of `height` (pixels) scatters, and how much it mirrors.
+
+    Blinn (1977), Models of light reflection for computer synthesized pictures, doi:10.1145/965141.563893
+    """
     gx, gy = (cv2.Sobel(height, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
     length = np.sqrt(gx * gx + gy * gy + 1)
     lamp = np.float32(seller.light) / np.linalg.norm(seller.light).astype(np.float32)
@@ -131,39 +155,56 @@ def render(
     shine = np.maximum((half[2] - gx * half[0] - gy * half[1]) / length, 0)
     window = np.clip((0.75 + 0.7 * half[0] * gx - 0.8 * gy) / length, 0, 1)  # a second, weaker lamp from the other side
     for _ in range(5):  # to the power of 32; repeated squares take a tenth of the time of **
-        shine, window = shine * shine, window * window
-    lit[box] = colour * (seller.ambient + (1.25 - seller.ambient) * diffuse)[..., None]
-    lit[box] += (gloss * (0.45 * shine + 0.20 * window * window))[..., None]
-    cover[box] = seen
-    return lit, cover
+        shine *= shine
+        window *= window
+    return seller.ambient + (1.25 - seller.ambient) * diffuse, 0.45 * shine + 0.20 * window * window
 
 
-def cast_shadow(ground: np.ndarray, cover: np.ndarray, rng: np.random.Generator, seller: Seller) -> np.ndarray:
-    """The ground darkened under and beside the product."""
+def lay_shadow(cover: np.ndarray, lay: np.ndarray, sigma: float) -> tuple[Box, np.ndarray] | None:
+    """Return the shadow of `cover`, moved by the affine `lay` and blurred, in its box; None where none is seen."""
+    moved = cv2.warpAffine(cover, lay, cover.shape[::-1])
+    box = box_around(moved, int(5 * sigma) + 2)  # OpenCV cuts the Gaussian off at 4 sigma
+    return None if box is None else (box, blur(moved[box], sigma))
+
+
+def cast_shadow(ground: np.ndarray, cover: np.ndarray, rng: np.random.Generator, seller: Seller) -> None:
+    """Darken the ground under and beside the product, in place; `cover` (size, size) is where the product is."""
     size = len(ground)
     rows = np.nonzero(cover.max(1) > 0.5)[0]
     bottom = rows.max() if len(rows) else size
     strength = rng.uniform(0.0, 0.35) if seller.ground == "white" else rng.uniform(0.25, 0.6)
     if seller.flat:
-        shift = np.float32([[1, 0, -seller.light[0] * 0.03 * size], [0, 1, -seller.light[1] * 0.03 * size]])
-        shadow = blur(cv2.warpAffine(cover, shift, (size, size)), 0.012 * size)
+        aside = np.float32([[1, 0, -seller.light[0] * 0.03 * size], [0, 1, -seller.light[1] * 0.03 * size]])
+        shadows = [(1.0, lay_shadow(cover, aside, 0.012 * size))]
     else:
         flat = rng.uniform(0.10, 0.25)
         lean = -seller.light[0] * rng.uniform(0.1, 0.4)
-        lay = np.float32([[1, -lean, lean * bottom], [0, flat, bottom * (1 - flat)]])
-        shadow = 0.7 * blur(cv2.warpAffine(cover, lay, (size, size)), 0.02 * size)
-        touch = np.float32([[1, 0, 0], [0, 0.06, bottom * 0.945]])
-        shadow = np.maximum(shadow, blur(cv2.warpAffine(cover, touch, (size, size)), 0.008 * size))
-    return ground * (1 - np.float32(strength) * np.clip(shadow, 0, 1))[..., None]
+        lying = np.float32([[1, -lean, lean * bottom], [0, flat, bottom * (1 - flat)]])
+        touching = np.float32([[1, 0, 0], [0, 0.06, bottom * 0.945]])
+        shadows = [(0.7, lay_shadow(cover, lying, 0.02 * size)), (1.0, lay_shadow(cover, touching, 0.008 * size))]
+    shadow = np.zeros((size, size), np.float32)
+    for depth, laid in shadows:
+        if laid is not None:
+            box, values = laid
+            shadow[box] = np.maximum(shadow[box], depth * values)
+    if box := box_around(shadow):
+        ground[box] *= as_channels(1 - np.float32(strength) * np.clip(shadow[box], 0, 1))
+
+
+@lru_cache(maxsize=1)
+def draw_backdrop(kind: str, seed: int, size: int) -> tuple[np.ndarray, dict]:
+    """Return a seller's ground, and the state of its random generator afterwards: the seller's images share both."""
+    rng = np.random.default_rng(seed)
+    ground = draw_ground(kind, rng, size)
+    ground.flags.writeable = False
+    return ground, rng.bit_generator.state
 
 
 def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One image of a model: BGR uint8 (size, size, 3) and its true mask uint8 (size, size), 0 or 255."""
+    """Return one image of a model, BGR uint8 (size, size, 3), and its true mask, uint8 (size, size), 0 or 255."""
     large = size * SUPERSAMPLING
-    own = np.random.default_rng(seller.seed)
-    image = draw_ground(seller.ground, own, large)
-    if rng.random() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
+    ground, state = draw_backdrop(seller.ground, seller.seed, large)
+    image = cv2.flip(ground, 1) if rng.random() < 0.5 else ground.copy()
     fill = seller.fill * rng.uniform(0.88, 1.06)
     shots = [(fill, (0.0, 0.0))]
     if rng.random() < 0.15:  # a pair
@@ -171,21 +212,33 @@ def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size:
         shots = [(fill * 0.72, (aside, -0.10)), (fill * 0.76, (-aside, 0.10))]
     cover = np.zeros((large, large), np.float32)
     for part, shift in shots:
-        lit, seen = render(drawing, *choose_viewpoint(drawing.cover, rng, seller, large, part, shift), seller, large)
-        image = cast_shadow(image, seen, rng, seller)
-        image += (lit - image) * seen[..., None]
-        cover = np.maximum(cover, seen)
+        shot = render(drawing, *choose_viewpoint(drawing, rng, seller, large, part, shift), seller, large)
+        own_cover = np.zeros((large, large), np.float32)
+        own_cover[shot.box] = shot.cover
+        cast_shadow(image, own_cover, rng, seller)
+        part = image[shot.box]
+        part += (shot.lit_bgr - part) * as_channels(shot.cover)
+        np.maximum(cover, own_cover, out=cover)
     if rng.random() < 0.35:
-        image, cover = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(cover[:, ::-1])
-    image = cv2.pow(np.clip(image, 0, 1), seller.gamma) * np.float32(seller.cast) * np.float32(rng.uniform(0.9, 1.1))
-    if seller.ground != "white":
-        off = np.linspace(-1, 1, large, dtype=np.float32) ** 2
-        image *= (1 - np.float32(rng.uniform(0, 0.11)) * (off[:, None] + off))[..., None]
-    image = blur(image, float(rng.choice([0, 0, 1.0, 2.0])))
-    hidden = np.zeros((large, large), np.float32)
+        image, cover = cv2.flip(image, 1), cv2.flip(cover, 1)
+    image, hidden = take(image, seller, rng), np.zeros((large, large), np.float32)
     if rng.random() < seller.text:
+        own = np.random.default_rng()
+        own.bit_generator.state = state
         draw_shop_text(image, hidden, own)
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     image += rng.uniform(0, 0.02) * rng.standard_normal(image.shape, np.float32)
     shown = cv2.resize(cover * (1 - hidden), (size, size), interpolation=cv2.INTER_AREA)
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), np.where(shown > 0.5, 255, 0).astype(np.uint8)
+
+
+def take(scene: np.ndarray, seller: Seller, rng: np.random.Generator) -> np.ndarray:
+    """Return the scene (size, size, 3) as the seller's camera takes it: gamma, colour cast, vignette, blur."""
+    size = len(scene)
+    image = cv2.pow(np.clip(scene, 0, 1, out=scene), seller.gamma)
+    scale_channels(image, np.float32(seller.cast))
+    image *= np.float32(rng.uniform(0.9, 1.1))
+    if seller.ground != "white":
+        off = np.linspace(-1, 1, size, dtype=np.float32) ** 2
+        image *= as_channels(1 - np.float32(rng.uniform(0, 0.11)) * (off[:, None] + off))
+    return blur(image, float(rng.choice([0, 0, 1.0, 2.0])))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pipeline.sample.grounds import tint
+from pipeline.sample.pixels import as_channels, box_around, coloured
 
 WORDS = (
     "SALE",
@@ -56,9 +57,12 @@ class Overprint:
 
     def blend(self, layer: np.ndarray, colour: np.ndarray, opacity: float = 1.0) -> None:
         """Lay `colour` over the photograph where `layer` (size, size), 0..1, covers it."""
-        self.image[:] = self.image * (1 - opacity * layer[..., None]) + colour * opacity * layer[..., None]
-        if opacity > OPAQUE:
-            np.maximum(self.hidden, layer, out=self.hidden)
+        if box := box_around(layer):
+            cover = layer[box]
+            laid = coloured(colour * opacity, cover)
+            self.image[box] = self.image[box] * as_channels(1 - opacity * cover) + laid
+            if opacity > OPAQUE:
+                self.hidden[box] = np.maximum(self.hidden[box], cover)
 
     def write(self, text: str, x: float, y: float, height: float, colour: np.ndarray, opacity: float = 1.0) -> None:
         """Write a line of text in a random font from its lower left corner; all lengths are parts of the size."""
