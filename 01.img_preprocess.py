@@ -25,7 +25,8 @@ Reads: raw_img/D/
 Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after it, 0 and 255),
     data/D/preprocess.csv (image,method,foreground_fraction,trust),
     data/D/skipped.csv (image,stage,reason), data/D/preprocess.json
-Config: DATASET, BACKGROUND_METHOD, BACKGROUND_NETWORK, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED, N_JOBS, REDO
+Config: DATASET, BACKGROUND_METHOD, BACKGROUND_NETWORK, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED
+        (without effect on the files: N_JOBS, REDO)
 """
 
 import functools
@@ -52,8 +53,6 @@ from pipeline.machinery.errors import UserError
 
 STAGE = "01.img_preprocess.py"
 TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of preprocess.csv
-# those that change the output
-SETTINGS = ["BACKGROUND_METHOD", "BACKGROUND_NETWORK", "BACKGROUND_MIN_TRUST", "SAVE_MASKS", "RANDOM_SEED"]
 WORK_SIZE = 320  # longest side at which a product is looked for, pixels
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
 MAX_ASPECT = 20  # longest side over shortest; a narrower strip shows no product
@@ -226,7 +225,7 @@ def main() -> None:
     remedy = f"put the photographs there, or set DATASET to another folder of {paths.display_path(raw_dir.parent)}/"
     names = images_of(raw_dir, remedy)
     prints = {name: fingerprint_raw(raw_dir / name) for name in names}
-    origin = records.made_from(__file__, {paths.display_path(raw_dir): records.fingerprint(prints)}, SETTINGS)
+    origin = records.made_from(__file__, {paths.display_path(raw_dir): records.fingerprint(prints)})
     options = options_of_config()
     needs_network = options.method in ("auto", "network")
     if needs_network:

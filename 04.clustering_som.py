@@ -27,8 +27,8 @@ others are grouped under new ids. ids of the earlier run never change.
 Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours)
 Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, data/D/labels_pred.npy,
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
-Config: DATASET, RANDOM_SEED, N_JOBS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION,
-        SOM_EPOCHS, N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
+Config: DATASET, RANDOM_SEED, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION, SOM_EPOCHS,
+        N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO (without effect on the files: N_JOBS, REDO)
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from typing import NamedTuple
 import numpy as np
 
 import config
-from pipeline import files, memory, settings
+from pipeline import memory
 from pipeline.clustering import som
 from pipeline.clustering.assignment import Both, assigned
 from pipeline.clustering.confidence import confidence, outliers
@@ -49,6 +49,10 @@ from pipeline.clustering.cuts import GRANULARITIES, by_size, curve, cut
 from pipeline.clustering.directions import Directions, different, rows_not_finite, zeros_in
 from pipeline.clustering.neighbours import nearest_images, tiled
 from pipeline.clustering.partitions import Grouping, evened_out, grouped, picked, usable_scales
+from pipeline.dataset import read_features
+from pipeline.machinery import files, paths, records, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path
 
 TRAINING_SETTINGS = ("RANDOM_SEED", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS", "SOM_TOPOLOGY", "SOM_INITIALISATION",
                      "SOM_EPOCHS")  # fmt: skip
@@ -76,8 +80,8 @@ def check_finite(features: np.ndarray, img_paths: list[str]) -> None:
     bad = rows_not_finite(features)
     if len(bad):
         named = ", ".join(f"{row} ({img_paths[row]})" for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        raise settings.UserError(
-            f"{files.shown(files.data_dir(config.DATASET))}/features.npy: {len(bad)} rows hold NaN or infinite "
+        raise UserError(
+            f"{display_path(paths.data_dir(config.DATASET))}/features.npy: {len(bad)} rows hold NaN or infinite "
             f"values: {named}; run 03.feature_extraction.py again"
         )
 
@@ -103,7 +107,7 @@ def train(features: np.ndarray) -> Training:
     rows_used, first_of = different(features)
     data = Directions(features, rows=rows_used)
     centre = data.centre
-    every, folder = Directions(features, centre), files.data_dir(config.DATASET)
+    every, folder = Directions(features, centre), paths.data_dir(config.DATASET)
     m = len(rows_used)
     likeness = np.ones(m, np.float32)
     with contextlib.ExitStack() as stack:
@@ -146,15 +150,15 @@ def train(features: np.ndarray) -> Training:
 
 def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) -> Training:
     """The training of an earlier run where nothing that it depends on has changed, else a new one, which is stored."""
-    path = files.data_dir(config.DATASET) / "som_training.npz"
-    origin = files.made_from(__file__, inputs, TRAINING_SETTINGS)
-    if files.up_to_date(path.with_suffix(".json"), origin):
+    path = paths.data_dir(config.DATASET) / "som_training.npz"
+    origin = records.made_from(__file__, inputs, TRAINING_SETTINGS)
+    if records.up_to_date(path.with_suffix(".json"), origin):
         return Training(**files.read_npz(path, "04.clustering_som.py", Training._fields))
     check_finite(features, img_paths)
     training = train(features)
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         np.savez(temporary, **training._asdict())
-    files.write_record(path.with_suffix(".json"), origin, [path])
+    records.write_record(path.with_suffix(".json"), origin, [path])
     return training
 
 
@@ -166,32 +170,30 @@ def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[
 
     Raises UserError naming the line where an image is unknown, the verdict is neither, or lines contradict.
     """
-    path = files.data_dir(config.DATASET) / "corrections.csv"
+    path = paths.data_dir(config.DATASET) / "corrections.csv"
     if not path.exists():
         return [], []
     row_of = {name: row for row, name in enumerate(img_paths)}
     verdicts: dict[str, list[tuple[int, int]]] = {"same": [], "different": []}
     lines = files.read_csv(path, ["image_a", "image_b"], "your correction of that line, then this")
     for line, entry in enumerate(lines, start=2):
-        where = f"{files.shown(path)}, line {line}"
+        where = f"{display_path(path)}, line {line}"
         for column in ("image_a", "image_b"):
             if entry[column] not in row_of:
-                raise settings.UserError(
-                    f"{where}: {entry[column]!r} is no image of {config.DATASET}: correct the name"
-                )
+                raise UserError(f"{where}: {entry[column]!r} is no image of {config.DATASET}: correct the name")
         # whatever the third column is called
         verdict = str(
             next((value for column, value in entry.items() if column not in ("image_a", "image_b")), "")
         ).strip()
         if verdict not in verdicts:
-            raise settings.UserError(f"{where}: {verdict!r} must be same or different")
+            raise UserError(f"{where}: {verdict!r} must be same or different")
         verdicts[verdict].append((row_of[entry["image_a"]], row_of[entry["image_b"]]))
     group = same_groups(len(img_paths), verdicts["same"])
     for a, b in verdicts["different"]:
         if group[a] == group[b]:
-            raise settings.UserError(
-                f"{files.shown(path)} calls {img_paths[a]} and {img_paths[b]} different, but other lines make them the "
-                "same: remove one of these lines"
+            raise UserError(
+                f"{display_path(path)} calls {img_paths[a]} and {img_paths[b]} different, but other lines make them "
+                "the same: remove one of these lines"
             )
     return verdicts["same"], verdicts["different"]
 
@@ -201,19 +203,19 @@ def earlier_run(dataset: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
 
     Raises UserError where something is missing, out of step, or made with another network.
     """
-    folder, stage = files.data_dir(dataset), f"04.clustering_som.py --DATASET={dataset}"
-    features, img_paths = files.read_features(dataset)
+    folder, stage = paths.data_dir(dataset), f"04.clustering_som.py --DATASET={dataset}"
+    features, img_paths = read_features(dataset)
     path = folder / "clusters.csv"
     rows = files.read_csv(path, ["image", "cluster"], stage)
-    files.check_in_step(
+    records.check_in_step(
         path, folder / "clustering.json", [folder / "features.npy", folder / "img_paths.txt"], f"{stage} again"
     )
     if [row["image"] for row in rows] != img_paths:
-        raise settings.UserError(f"{files.shown(path)} names other images than img_paths.txt: run {stage} again")
+        raise UserError(f"{display_path(path)} names other images than img_paths.txt: run {stage} again")
     if not all(row["cluster"].isdecimal() for row in rows):
-        raise settings.UserError(f"{files.shown(path)} has a cluster that is no number: run {stage} again")
+        raise UserError(f"{display_path(path)} has a cluster that is no number: run {stage} again")
     if features.shape[1] != n_features:
-        raise settings.UserError(
+        raise UserError(
             f"the images of {config.DATASET} have {n_features} features, those of ASSIGN_TO = {dataset!r} have "
             f"{features.shape[1]}: extract both with the same network"
         )
@@ -225,7 +227,7 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
     """The final cluster of each image, (n,) int64, and whether it is an outlier, (n,) bool, by all settings."""
     m = training.partitions.shape[1]
     if m < config.N_CLUSTERS:
-        raise settings.UserError(f"N_CLUSTERS = {config.N_CLUSTERS}: there are only {m} different images")
+        raise UserError(f"N_CLUSTERS = {config.N_CLUSTERS}: there are only {m} different images")
     cluster = cut(
         training.partitions,
         int(training.predicted),
@@ -259,7 +261,7 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
 def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: list[str], origin: dict, seconds: float):
     """Write the files of the contract, the record last; returns their paths."""
     memory.give_back_freed()
-    folder = files.data_dir(config.DATASET)
+    folder = paths.data_dir(config.DATASET)
     rows, cols, n_features = training.weights.shape
     unit = training.units[:, 0]
     some = np.unique(training.first_of, return_index=True)[1]
@@ -279,7 +281,7 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
     files.write_lines(outputs[1], cluster)
     files.write_lines(outputs[2], ["image\tcluster", *(f"{n}\t{c}" for n, c in zip(img_paths, cluster, strict=True))])
     files.write_npy(outputs[3], cluster.astype(np.int64))
-    with files.whole(outputs[4]) as temporary:
+    with files.atomic_write(outputs[4]) as temporary:
         np.savez(
             temporary,
             weights=training.weights,
@@ -294,7 +296,7 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
     n_clusters = len(np.unique(cluster))
     forced = bool(config.N_CLUSTERS or config.ASSIGN_TO)
     interval = [n_clusters] if forced else [n_clusters, *np.rint(training.interval * config.CLUSTER_GRANULARITY)]
-    files.write_record(
+    records.write_record(
         folder / "clustering.json",
         origin,
         outputs,
@@ -320,34 +322,31 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
 
 def main() -> None:
     begin = time.perf_counter()
-    features, img_paths = files.read_features(config.DATASET)
-    folder = files.data_dir(config.DATASET)
+    features, img_paths = read_features(config.DATASET)
+    folder = paths.data_dir(config.DATASET)
     inputs = {
-        files.shown(path): files.fingerprint_file(path) for path in (folder / "features.npy", folder / "img_paths.txt")
+        display_path(path): records.fingerprint_file(path)
+        for path in (folder / "features.npy", folder / "img_paths.txt")
     }
     others = [folder / "corrections.csv"]
     if config.ASSIGN_TO:
-        others += [files.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "features.npy")]
-    origin = files.made_from(
-        __file__,
-        inputs | {files.shown(path): files.fingerprint_file(path) for path in others},
-        [*TRAINING_SETTINGS, "N_CLUSTERS", "CLUSTER_GRANULARITY", "OUTLIERS", "ASSIGN_TO"],
+        others += [paths.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "features.npy")]
+    origin = records.made_from(
+        __file__, inputs | {display_path(path): records.fingerprint_file(path) for path in others}
     )
-    if files.up_to_date(folder / "clustering.json", origin):
-        files.unchanged([folder / "clusters.csv"])
+    if records.up_to_date(folder / "clustering.json", origin):
+        run.unchanged([folder / "clusters.csv"])
         return
     if config.ASSIGN_TO == config.DATASET:
-        raise settings.UserError(
-            f"ASSIGN_TO = {config.ASSIGN_TO!r} is DATASET itself: name the data set of an earlier run"
-        )
+        raise UserError(f"ASSIGN_TO = {config.ASSIGN_TO!r} is DATASET itself: name the data set of an earlier run")
 
     training = trained(features, img_paths, inputs)
     cluster, odd = clusters_of(training, features, img_paths)
     outputs = write(cluster, odd, training, img_paths, origin, time.perf_counter() - begin)
     low, high = files.read_json(folder / "clustering.json", "04.clustering_som.py")["n_clusters_interval"]
     print(f"{len(np.unique(cluster))} clusters (interval {low} to {high}), {odd.sum()} outliers")
-    files.summary(len(img_paths), len(img_paths), 0, outputs, time.perf_counter() - begin)
+    run.summary(len(img_paths), len(img_paths), 0, outputs, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -18,7 +18,8 @@ raw_img/D/ with .png after it, 0 and 255.
 
 Reads:  raw_img/D/ (D: MASK_DATASETS and GROUND_DATASETS), mask_true/D/ (yours, or of make_sample_images.py)
 Writes: model/background_network.onnx, model/background_network.json
-Config: MASK_DATASETS, GROUND_DATASETS, COMPOSITES, MASK_EPOCHS, LABEL_PATTERN, RANDOM_SEED, N_JOBS, REDO
+Config: MASK_DATASETS, GROUND_DATASETS, COMPOSITES, MASK_EPOCHS, LABEL_PATTERN, RANDOM_SEED
+        (without effect on the files: N_JOBS, REDO)
 """
 
 import functools
@@ -41,7 +42,6 @@ from pipeline.dataset import images_of
 from pipeline.machinery import files, paths, records, run, settings
 from pipeline.machinery.errors import UserError
 
-SETTINGS = ["MASK_DATASETS", "GROUND_DATASETS", "COMPOSITES", "MASK_EPOCHS", "LABEL_PATTERN", "RANDOM_SEED"]
 WORK_SIZE = 320  # longest side at which photographs are used, pixels; as in stage 01
 HELD_OUT = 10  # one model in so many is not trained on
 REPEATS = 2  # times that a photograph itself is shown while each composite is shown once
@@ -158,7 +158,7 @@ def main() -> None:
         grounds += [folder / n for n in images_of(folder, "put photographs there, or change GROUND_DATASETS")]
     every = [path for pairs in sets.values() for pair in pairs for path in pair] + grounds
     inputs = {paths.display_path(path): records.fingerprint_file(path) for path in every}
-    origin = records.made_from(__file__, {"photographs and masks": records.fingerprint(inputs)}, SETTINGS)
+    origin = records.made_from(__file__, {"photographs and masks": records.fingerprint(inputs)})
     path, record_path = (paths.model_dir("") / f"background_network.{suffix}" for suffix in ("onnx", "json"))
     if records.up_to_date(record_path, origin):
         run.unchanged([path])

@@ -9,7 +9,7 @@ A model with fewer than MIN_IMAGES_PER_CLASS photographs is left out and named.
 
 Reads:  img/T/, data/T/labels_true.csv
 Writes: training_images/T/<class>/, data/T/training_images.json
-Config: TRAIN_DATASET, MIN_IMAGES_PER_CLASS
+Config: TRAIN_DATASET, MIN_IMAGES_PER_CLASS (without effect on the files: N_JOBS, REDO)
 """
 
 import os
@@ -20,7 +20,10 @@ from collections import Counter
 from pathlib import Path
 
 import config
-from pipeline import files, settings
+from pipeline.dataset import images_of, list_images
+from pipeline.machinery import files, paths, records, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import check_within_root, display_path
 
 RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for devices
 
@@ -72,14 +75,14 @@ def placed(names: list[str], label_of: dict[str, str], min_images: int) -> tuple
 
 def link(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`, or a copy where the file system has no links. Whole or not at all."""
-    if files.inside(target).exists() and target.samefile(source):
+    if check_within_root(target).exists() and target.samefile(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        with files.whole(target) as temporary:
+        with files.atomic_write(target) as temporary:
             shutil.copyfile(source, temporary)
 
 
@@ -100,39 +103,39 @@ def remove_others(folder: Path, keep: set[str]) -> int:
 def main() -> None:
     begin = time.perf_counter()
     dataset = config.TRAIN_DATASET
-    img_dir, folder = files.img_dir(dataset), files.training_images_dir(dataset)
+    img_dir, folder = paths.img_dir(dataset), paths.training_images_dir(dataset)
     labels_path, record_path = (
-        files.data_dir(dataset) / "labels_true.csv",
-        files.data_dir(dataset) / "training_images.json",
+        paths.data_dir(dataset) / "labels_true.csv",
+        paths.data_dir(dataset) / "training_images.json",
     )
     rows = files.read_csv(labels_path, ["image", "label"], "00.make_labels_true.py")
     labels = {row["image"]: row["label"] for row in rows}
     del rows
-    names = files.images_of(img_dir, f"run 01.img_preprocess.py --DATASET={dataset} first")
+    names = images_of(img_dir, f"run 01.img_preprocess.py --DATASET={dataset} first")
     place, left_out = placed(names, labels, config.MIN_IMAGES_PER_CLASS)
     for label, count in left_out.items():
         print(f"left out: model {label} has {count} image{'s' if count > 1 else ''}, fewer than MIN_IMAGES_PER_CLASS")
     if not place:
-        raise settings.UserError(
-            f"no image of {files.shown(img_dir)}/ belongs to a model with at least {config.MIN_IMAGES_PER_CLASS} "
-            f"labelled images: check {files.shown(labels_path)} and MIN_IMAGES_PER_CLASS"
+        raise UserError(
+            f"no image of {display_path(img_dir)}/ belongs to a model with at least {config.MIN_IMAGES_PER_CLASS} "
+            f"labelled images: check {display_path(labels_path)} and MIN_IMAGES_PER_CLASS"
         )
     inputs = {
-        files.shown(img_dir): files.fingerprint_folder(img_dir, names),
-        files.shown(labels_path): files.fingerprint_file(labels_path),
+        display_path(img_dir): records.fingerprint_folder(img_dir, names),
+        display_path(labels_path): records.fingerprint_file(labels_path),
     }
-    origin = files.made_from(__file__, inputs)
-    if files.up_to_date(record_path, origin) and set(files.list_images(folder)) == set(place):
-        files.unchanged([folder])
+    origin = records.made_from(__file__, inputs)
+    if records.up_to_date(record_path, origin) and set(list_images(folder)) == set(place):
+        run.unchanged([folder])
         return
     for path, name in place.items():
         link(img_dir / name, folder / path)
     removed = remove_others(folder, set(place))
-    files.write_record(record_path, origin, (folder / path for path in place), images=place, left_out=left_out)
+    records.write_record(record_path, origin, (folder / path for path in place), images=place, left_out=left_out)
     n_classes = len({path.partition("/")[0] for path in place})
     print(f"{n_classes} models" + (f"; {removed} files of an earlier run removed" if removed else ""))
-    files.summary(len(names), len(place), len(names) - len(place), [folder], time.perf_counter() - begin)
+    run.summary(len(names), len(place), len(names) - len(place), [folder], time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -16,7 +16,9 @@ from sklearn import metrics
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import files, settings
+from pipeline.machinery import files, paths, records, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path
 
 SCORES = {
     "ari": metrics.adjusted_rand_score,
@@ -40,13 +42,13 @@ def scores(labels_true: list[str], labels_pred: list[str]) -> dict[str, float]:
 
 def labelled(dataset: str) -> tuple[list[str], list[str], int]:
     """True and predicted labels of the images that have both, joined by name, and the number of images without."""
-    folder = files.data_dir(dataset) / "baseline"
+    folder = paths.data_dir(dataset) / "baseline"
     pred = files.read_csv(folder / "labels_pred.csv", ["image", "cluster"], "original_src/make_labels_pred.py")
     true = files.read_csv(folder / "labels_true.csv", ["image", "label"], "original_src/make_labels_true.py")
     label_of = {row["image"]: row["label"] for row in true}
     pairs = [(label_of[row["image"]], row["cluster"]) for row in pred if label_of.get(row["image"])]
     if not pairs:
-        raise settings.UserError(f"{files.shown(folder)}: no clustered image has a label: run original_src/run_all.py")
+        raise UserError(f"{display_path(folder)}: no clustered image has a label: run original_src/run_all.py")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs], len(pred) - len(pairs)
 
 
@@ -54,7 +56,7 @@ def main() -> None:
     """Print and write the scores."""
     labels_true, labels_pred, n_without = labelled(config.DATASET)
     found = scores(labels_true, labels_pred)
-    record = files.read_record(files.data_dir(config.DATASET) / "baseline" / "features.json") or {}
+    record = records.read_record(paths.data_dir(config.DATASET) / "baseline" / "features.json") or {}
     result = {
         "n_images": len(labels_true),
         "n_without_label": n_without,
@@ -63,19 +65,19 @@ def main() -> None:
         "initial_weights": record.get("initial_weights"),
         "scores": found,
     }
-    path = files.result_dir(config.DATASET) / "baseline" / "evaluation.json"
+    path = paths.result_dir(config.DATASET) / "baseline" / "evaluation.json"
     files.write_json(path, result)
     for name, value in found.items():
         print(f"{name:<16} {value:.3f}")
     print(f"{result['n_clusters']} clusters, {result['n_models']} models, initial weights: {result['initial_weights']}")
-    pipeline = files.result_dir(config.DATASET) / "evaluation.json"
+    pipeline = paths.result_dir(config.DATASET) / "evaluation.json"
     if pipeline.exists():
         other = files.read_json(pipeline, "05.evaluation.py")
         if other.get("scores"):
             ari = other["scores"]["ari"]["value"]
             print(f"the pipeline on {config.DATASET}: ari {ari:.3f}, {other['n_clusters']} clusters")
-    print(f"wrote {files.shown(path)}")
+    print(f"wrote {display_path(path)}")
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -23,9 +23,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import files, images, network, settings
-from pipeline.machinery import weights
-from pipeline.machinery.paths import root
+from pipeline import images, network
+from pipeline.dataset import images_of
+from pipeline.machinery import files, paths, records, run, weights
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path, root
 
 if TYPE_CHECKING:
     import keras
@@ -90,26 +92,26 @@ def features_of(folder: Path, names: list[str], model: "keras.Model") -> tuple[n
 def main() -> None:
     """Compute the features unless images, weights and settings are those of the last run."""
     begin = time.perf_counter()
-    raw_img_dir, folder = files.raw_img_dir(config.DATASET), files.data_dir(config.DATASET) / "baseline"
-    names = files.images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
+    raw_img_dir, folder = paths.raw_img_dir(config.DATASET), paths.data_dir(config.DATASET) / "baseline"
+    names = images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
     outputs = [folder / name for name in ("features.npy", "img_paths.txt", "features_skipped.csv")]
     known = weights.known(MOBILENET, config.BASELINE_WEIGHTS, "BASELINE_WEIGHTS", config.RANDOM_SEED)
-    inputs = {files.shown(raw_img_dir): files.fingerprint_folder(raw_img_dir, names), "weights": known}
-    origin = files.made_from(__file__, inputs)
+    inputs = {display_path(raw_img_dir): records.fingerprint_folder(raw_img_dir, names), "weights": known}
+    origin = records.made_from(__file__, inputs)
     record_path = folder / "features.json"
-    if files.up_to_date(record_path, origin):
-        files.unchanged(outputs[:2])
+    if records.up_to_date(record_path, origin):
+        run.unchanged(outputs[:2])
         return
     model, initial_weights = load_network()
     features, read, skipped = features_of(raw_img_dir, names, model)
     if not read:
-        raise settings.UserError(f"no image of {files.shown(raw_img_dir)}/ can be read ({skipped[names[0]]})")
+        raise UserError(f"no image of {display_path(raw_img_dir)}/ can be read ({skipped[names[0]]})")
     files.write_npy(outputs[0], features)
     files.write_lines(outputs[1], read)
     files.write_csv(outputs[2], ["image", "stage", "reason"], [(name, STAGE, why) for name, why in skipped.items()])
-    files.write_record(record_path, origin, outputs, initial_weights=initial_weights, n_features=features.shape[1])
-    files.summary(len(names), len(read), len(skipped), outputs[:2], time.perf_counter() - begin)
+    records.write_record(record_path, origin, outputs, initial_weights=initial_weights, n_features=features.shape[1])
+    run.summary(len(names), len(read), len(skipped), outputs[:2], time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -19,7 +19,9 @@ from sklearn.cluster import KMeans
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import files, settings
+from pipeline.machinery import files, paths, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path
 
 
 def n_clusters(n_images: int, images_per_model: int) -> int:
@@ -39,18 +41,18 @@ def cluster(features: np.ndarray, k: int, seed: int) -> np.ndarray:
 def main() -> None:
     """Cluster all images."""
     begin = time.perf_counter()
-    folder, stage = files.data_dir(config.DATASET) / "baseline", "original_src/extract_features.py"
+    folder, stage = paths.data_dir(config.DATASET) / "baseline", "original_src/extract_features.py"
     features, names = files.read_npy(folder / "features.npy", stage), files.read_lines(folder / "img_paths.txt", stage)
     if len(features) != len(names):
-        raise settings.UserError(
-            f"{files.shown(folder)}: features.npy has {len(features)} rows and img_paths.txt {len(names)}: run {stage}"
+        raise UserError(
+            f"{display_path(folder)}: features.npy has {len(features)} rows and img_paths.txt {len(names)}: run {stage}"
         )
     labels = cluster(features, n_clusters(len(names), config.NUM_IMGS_PER_MODEL), config.RANDOM_SEED)
     path = folder / "labels_pred.csv"
     files.write_csv(path, ["image", "cluster"], zip(names, labels.tolist(), strict=True))
     print(f"{len(set(labels.tolist()))} clusters")
-    files.summary(len(names), len(labels), 0, [path], time.perf_counter() - begin)
+    run.summary(len(names), len(labels), 0, [path], time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -17,10 +17,13 @@ from pathlib import Path, PurePosixPath
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import files, settings
+from pipeline.dataset import images_of
+from pipeline.machinery import files, paths, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path
 
 
-class NoLabels(settings.UserError):
+class NoLabels(UserError):
     """No image of the data set has a label."""
 
     exit_code = 3
@@ -42,19 +45,19 @@ def label_of(name: str, label_from: str, pattern: str) -> str:
 def main() -> None:
     """Write the label of every image."""
     begin = time.perf_counter()
-    raw_img_dir = files.raw_img_dir(config.DATASET)
-    path = files.data_dir(config.DATASET) / "baseline" / "labels_true.csv"
-    names = files.images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
+    raw_img_dir = paths.raw_img_dir(config.DATASET)
+    path = paths.data_dir(config.DATASET) / "baseline" / "labels_true.csv"
+    names = images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
     labels = [label_of(name, config.LABEL_FROM, config.LABEL_PATTERN) for name in names]
     if not any(labels):
         path.unlink(missing_ok=True)
         raise NoLabels(
-            f"no image of {files.shown(raw_img_dir)}/ has a label: see LABEL_FROM, LABEL_PATTERN in config.py"
+            f"no image of {display_path(raw_img_dir)}/ has a label: see LABEL_FROM, LABEL_PATTERN in config.py"
         )
     files.write_csv(path, ["image", "label"], zip(names, labels, strict=True))
     print(f"{len(set(labels) - {''})} models; {labels.count('')} images without a label")
-    files.summary(len(names), len(names), 0, [path], time.perf_counter() - begin)
+    run.summary(len(names), len(names), 0, [path], time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -19,7 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import files, images, settings
+from pipeline import images
+from pipeline.dataset import images_of
+from pipeline.machinery import files, paths, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path
 
 
 def duplicates(folder: Path, names: list[str]) -> list[tuple[str, str]]:
@@ -40,21 +44,21 @@ def duplicates(folder: Path, names: list[str]) -> list[tuple[str, str]]:
 def main() -> None:
     """List the repeats; move them where asked."""
     begin = time.perf_counter()
-    raw_img_dir, folder = files.raw_img_dir(config.DATASET), files.data_dir(config.DATASET) / "baseline"
-    names = files.images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
+    raw_img_dir, folder = paths.raw_img_dir(config.DATASET), paths.data_dir(config.DATASET) / "baseline"
+    names = images_of(raw_img_dir, "put the photographs there, or set DATASET in config.py")
     pairs = duplicates(raw_img_dir, names)
     files.write_csv(folder / "duplicates.csv", ["image", "same_as"], pairs)
     moved = pairs if config.BASELINE_MOVE_DUPLICATES else []
     for name, _ in moved:
         target = folder / "duplicates" / name
         if target.exists():
-            raise settings.UserError(f"{files.shown(target)} is there already: move it away, then run this again")
+            raise UserError(f"{display_path(target)} is there already: move it away, then run this again")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(raw_img_dir / name, target)
-    print(f"{len(pairs)} repeats found, {len(moved)} moved to {files.shown(folder / 'duplicates')}/")
+    print(f"{len(pairs)} repeats found, {len(moved)} moved to {display_path(folder / 'duplicates')}/")
     seconds = time.perf_counter() - begin
-    files.summary(len(names), len(names) - len(moved), len(moved), [folder / "duplicates.csv"], seconds)
+    run.summary(len(names), len(names) - len(moved), len(moved), [folder / "duplicates.csv"], seconds)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -17,7 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import files, settings
+from pipeline.machinery import files, paths, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import display_path
 
 
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
@@ -44,7 +46,7 @@ def draw(path: Path, places: np.ndarray, panels: dict[str, list[str]]) -> None:
         axis.scatter(*places.T, c=colours, cmap="gist_ncar", s=12)
         axis.set(title=f"{title} ({colours.max() + 1})", xticks=[], yticks=[])
     figure.tight_layout()
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=100)
     pyplot.close(figure)
 
@@ -52,23 +54,23 @@ def draw(path: Path, places: np.ndarray, panels: dict[str, list[str]]) -> None:
 def main() -> None:
     """Draw the picture."""
     begin = time.perf_counter()
-    folder = files.data_dir(config.DATASET) / "baseline"
+    folder = paths.data_dir(config.DATASET) / "baseline"
     features = files.read_npy(folder / "features.npy", "original_src/extract_features.py")
     names = files.read_lines(folder / "img_paths.txt", "original_src/extract_features.py")
     rows = files.read_csv(folder / "labels_pred.csv", ["image", "cluster"], "original_src/make_labels_pred.py")
     if [row["image"] for row in rows] != names or len(features) != len(names):
-        raise settings.UserError(
-            f"{files.shown(folder)}/labels_pred.csv was made from other features: run original_src/make_labels_pred.py"
+        raise UserError(
+            f"{display_path(folder)}/labels_pred.csv was made from other features: run original_src/make_labels_pred.py"
         )
     panels = {"clusters": [row["cluster"] for row in rows]}
     if (folder / "labels_true.csv").exists():
         true = files.read_csv(folder / "labels_true.csv", ["image", "label"], "original_src/make_labels_true.py")
         label_of = {row["image"]: row["label"] for row in true}
         panels = {"true models": [label_of.get(name, "") for name in names], **panels}
-    path = files.result_dir(config.DATASET) / "baseline" / "tsne.png"
+    path = paths.result_dir(config.DATASET) / "baseline" / "tsne.png"
     draw(path, embed(features, config.RANDOM_SEED), panels)
-    files.summary(len(names), len(names), 0, [path], time.perf_counter() - begin)
+    run.summary(len(names), len(names), 0, [path], time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

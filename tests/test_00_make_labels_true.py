@@ -6,7 +6,8 @@ from conftest import load_stage
 from PIL import Image
 
 import config
-from pipeline import files, settings
+from pipeline.machinery import files
+from pipeline.machinery.errors import UserError
 
 stage = load_stage("00.make_labels_true.py")
 
@@ -77,5 +78,5 @@ def test_missing_and_empty_folder(root, make):
     if make:
         (root / "raw_img" / "x").mkdir(parents=True)
     config.DATASET = "x"
-    with pytest.raises(settings.UserError, match="raw_img/x/"):
+    with pytest.raises(UserError, match="raw_img/x/"):
         stage.main()

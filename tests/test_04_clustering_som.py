@@ -10,9 +10,9 @@ from drawn_features import drawn, groups
 from sklearn.metrics import adjusted_rand_score
 
 import config
-from pipeline import settings
 from pipeline.clustering import neighbours, partitions
 from pipeline.clustering.directions import Directions
+from pipeline.machinery.errors import UserError
 
 stage = load_stage("04.clustering_som.py")
 
@@ -33,7 +33,7 @@ def run(dataset: str = "x", **overrides) -> np.ndarray:
     for name, value in overrides.items():
         setattr(config, name, value)
     stage.main()
-    with (stage.files.data_dir(dataset) / "clusters.csv").open(encoding="utf-8", newline="") as handle:
+    with (stage.paths.data_dir(dataset) / "clusters.csv").open(encoding="utf-8", newline="") as handle:
         return np.array([int(row["cluster"]) for row in csv.DictReader(handle)])
 
 
@@ -150,7 +150,7 @@ def test_granularity_and_number_cut_again_without_training(root, monkeypatch):
 
 def test_more_clusters_than_images_is_refused(root):
     put(root, groups([10, 10])[0])
-    with pytest.raises(settings.UserError, match="only 20 different images"):
+    with pytest.raises(UserError, match="only 20 different images"):
         run(N_CLUSTERS=21)
 
 
@@ -232,7 +232,7 @@ def test_rows_that_are_not_finite_are_named(root, bad):
     features = drawn(30)
     features[[4, 17], [0, 3]] = bad
     put(root, features)
-    with pytest.raises(settings.UserError, match=r"2 rows .* 4 \(0004.jpg\), 17 \(0017.jpg\)"):
+    with pytest.raises(UserError, match=r"2 rows .* 4 \(0004.jpg\), 17 \(0017.jpg\)"):
         run()
     assert not (root / "data" / "x" / "clusters.csv").exists()
 
@@ -281,7 +281,7 @@ def test_corrections_are_kept(root):
 def test_bad_corrections_are_said(root, line, message):
     put(root, groups([10, 10])[0])
     (root / "data" / "x" / "corrections.csv").write_text("image_a,image_b,verdict\n" + line + "\n")
-    with pytest.raises(settings.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         run()
 
 
@@ -307,9 +307,9 @@ def test_assign_to_other_features_is_refused(root):
     put(root, groups([10, 10])[0], "old")
     run("old")
     put(root, groups([10, 10], n_features=12)[0], "new")
-    with pytest.raises(settings.UserError, match="same network"):
+    with pytest.raises(UserError, match="same network"):
         run("new", ASSIGN_TO="old")
-    with pytest.raises(settings.UserError, match="is DATASET itself"):
+    with pytest.raises(UserError, match="is DATASET itself"):
         run("new", ASSIGN_TO="new")
 
 

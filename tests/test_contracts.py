@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import PROJECT
 
-from pipeline import settings
+from pipeline.machinery import records, settings
 
 STAGES = (
     "make_sample_images.py",
@@ -44,12 +44,24 @@ def test_docstring_has_commands_and_the_three_entries(stage):
     assert set(settings.contract(doc)) == {"Reads", "Writes", "Config"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_config_entry_names_exactly_the_settings_that_the_code_uses(stage):
-    named = set(re.findall(r"[A-Z][A-Z0-9_]+", settings.contract(docstring(stage))["Config"]))
-    assert named <= set(settings.names())
-    source = (PROJECT / stage).read_text(encoding="utf-8")
-    assert set(re.findall(r"\bconfig\.([A-Z][A-Z0-9_]+)", source)) <= named
+# not moved yet: this list only gets shorter
+TO_MOVE = ("make_sample_images.py", "make_background_network.py", "02.feature_network_fine_tuning.py",
+           "03.feature_extraction.py")  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in TO_MOVE])
+def test_config_entry_names_exactly_the_settings_that_script_and_rooms_use(stage):
+    named = re.findall(r"[A-Z][A-Z0-9_]+", settings.contract(docstring(stage))["Config"])
+    assert len(set(named)) == len(named)
+    code = "\n".join((PROJECT / path).read_text(encoding="utf-8") for path in records.code_paths(PROJECT / stage))
+    used = set(re.findall(r"\bconfig\.([A-Z][A-Z0-9_]+)", code))
+    # every stage runs on N_JOBS cores, and again with REDO: `run` and `records` read these two
+    assert set(named) | {"N_JOBS", "REDO"} == used | {"N_JOBS", "REDO"}
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in TO_MOVE])
+def test_a_record_takes_what_decides_and_nothing_that_only_changes_the_time(stage):
+    assert not {"N_JOBS", "REDO"} & set(settings.deciding(docstring(stage)))
 
 
 def test_every_file_read_has_an_earlier_writer():
@@ -94,7 +106,7 @@ def test_every_stage_has_the_guard_and_does_nothing_on_import():
     allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If, ast.Expr)
     for stage in STAGES:
         body = ast.parse((PROJECT / stage).read_text(encoding="utf-8")).body
-        assert re.fullmatch(r"if __name__ == '__main__':\n    \w+\.run\(main, __doc__\)", ast.unparse(body[-1]))
+        assert re.fullmatch(r"if __name__ == '__main__':\n    \w+\.run\(main, __doc__\)", ast.unparse(body[-1])), stage
         assert all(isinstance(node, allowed) for node in body)
         # the one bare expression is the docstring
         assert sum(isinstance(node, ast.Expr) for node in body) == 1, stage

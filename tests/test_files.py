@@ -10,14 +10,15 @@ import pytest
 from conftest import PROJECT
 
 import config
-from pipeline import files
-from pipeline.settings import UserError
+from pipeline.dataset import list_images, name_problem, read_features
+from pipeline.machinery import files, records
+from pipeline.machinery.errors import UserError
 
 
 def test_whole_leaves_the_old_file_where_the_writer_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), files.whole(path) as temporary:
+    with pytest.raises(RuntimeError), files.atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -25,7 +26,7 @@ def test_whole_leaves_the_old_file_where_the_writer_fails(tmp_path):
 
 def test_whole_shows_nothing_before_the_end(tmp_path):
     path = tmp_path / "new" / "a.csv"
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         temporary.write_text("all")
         assert not path.exists() and temporary.parent == path.parent and temporary.suffix == ".csv"
     assert path.read_text() == "all" and [p.name for p in path.parent.iterdir()] == ["a.csv"]
@@ -35,17 +36,17 @@ def test_list_images_goes_into_folders_and_leaves_out_what_is_no_image(tmp_path)
     for name in ("b.JPG", "a/c.png", "a/d/가 방, 1.webp", ".hidden.jpg", ".git/x.jpg", "notes.txt", "a/Thumbs.db"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert files.list_images(tmp_path) == ["a/c.png", "a/d/가 방, 1.webp", "b.JPG"]
+    assert list_images(tmp_path) == ["a/c.png", "a/d/가 방, 1.webp", "b.JPG"]
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\rb.jpg", "a\u2028b.jpg", "a\tb.jpg", "\udcff.jpg"])
 def test_name_problem_of_names_that_do_not_fit_on_a_line(name):
-    assert "rename it" in files.name_problem(name)
+    assert "rename it" in name_problem(name)
 
 
 @pytest.mark.parametrize("name", ["a b,c.jpg", "-a.jpg", "=1+1.jpg", '가방 "1".jpg', "👜.jpg", "x/y.jpg"])
 def test_name_problem_of_names_that_are_fine(name):
-    assert files.name_problem(name) is None
+    assert name_problem(name) is None
 
 
 def test_csv_round_trip_with_cells_that_need_quotes(root):
@@ -99,7 +100,7 @@ def write_features(root, features, names):
 
 def test_read_features(root):
     write_features(root, np.eye(2, 3, dtype=np.float32), ["a.jpg", "b.jpg"])
-    features, img_paths = files.read_features("x")
+    features, img_paths = read_features("x")
     assert features.tolist() == [[1, 0, 0], [0, 1, 0]] and img_paths == ["a.jpg", "b.jpg"]
 
 
@@ -116,7 +117,7 @@ def test_read_features(root):
 def test_features_that_do_not_fit_together(root, features, names, said):
     write_features(root, features, names)
     with pytest.raises(UserError, match=said):
-        files.read_features("x")
+        read_features("x")
 
 
 def test_object_arrays_are_refused_and_not_executed(root):
@@ -130,53 +131,54 @@ def test_object_arrays_are_refused_and_not_executed(root):
 def test_fingerprints_follow_content_not_time(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x")
-    before = files.fingerprint_file(path)
+    before = records.fingerprint_file(path)
     os.utime(path, (0, 0))
-    assert files.fingerprint_file(path) == before and len(before) == 32
+    assert records.fingerprint_file(path) == before and len(before) == 32
     path.write_bytes(b"y")
-    assert files.fingerprint_file(path) != before
-    assert files.fingerprint_file(tmp_path / "none") == "missing"
+    assert records.fingerprint_file(path) != before
+    assert records.fingerprint_file(tmp_path / "none") == "missing"
 
 
 def test_record_is_up_to_date_until_input_setting_or_output_changes(root):
     out, record = root / "data" / "out.txt", root / "data" / "out.json"
 
     def origin(inputs="1"):
-        return files.made_from(__file__, {"in": inputs}, ["LABEL_FROM"])
+        return records.made_from(__file__, {"in": inputs}, ["LABEL_FROM"])
 
-    assert not files.up_to_date(record, origin())
+    assert not records.up_to_date(record, origin())
     files.write_lines(out, ["a"])
-    files.write_record(record, origin(), [out], n=1)
-    assert files.up_to_date(record, origin()) and files.recorded(out, record)["n"] == 1
-    assert not files.up_to_date(record, origin("2"))
+    records.write_record(record, origin(), [out], n=1)
+    assert records.up_to_date(record, origin()) and records.recorded(out, record)["n"] == 1
+    assert not records.up_to_date(record, origin("2"))
     config.LABEL_FROM = "folder"
-    assert not files.up_to_date(record, origin())
+    assert not records.up_to_date(record, origin())
     config.LABEL_FROM = "name"
     config.REDO = True
-    assert not files.up_to_date(record, origin())
+    assert not records.up_to_date(record, origin())
     config.REDO = False
     files.write_lines(out, ["b"])
-    assert not files.up_to_date(record, origin()) and files.recorded(out, record) is None
+    assert not records.up_to_date(record, origin()) and records.recorded(out, record) is None
 
 
 def test_check_in_step_names_both_files_and_the_stage(root):
     source, out, record = (root / "data" / name for name in ("in.txt", "out.txt", "out.json"))
     files.write_lines(source, ["1"])
     files.write_lines(out, ["a"])
-    origin = files.made_from(__file__, {"data/in.txt": files.fingerprint_file(source)}, [])
-    files.write_record(record, origin, [out])
-    files.check_in_step(out, record, [source], "04.py")
+    origin = records.made_from(__file__, {"data/in.txt": records.fingerprint_file(source)}, [])
+    records.write_record(record, origin, [out])
+    records.check_in_step(out, record, [source], "04.py")
     files.write_lines(source, ["2"])
     with pytest.raises(UserError, match=r"data/out.txt was made from another data/in.txt .* run 04.py"):
-        files.check_in_step(out, record, [source], "04.py")
+        records.check_in_step(out, record, [source], "04.py")
 
 
 def test_what_a_killed_write_left_is_gone_after_the_next(root):
     path = root / "data" / "x" / "record.json"
     killed = (
-        f"import os, pathlib; from pipeline import files\nwith files.whole(pathlib.Path({str(path)!r})) as temporary:\n"
+        "import os, pathlib; from pipeline.machinery import files\n"
+        f"with files.atomic_write(pathlib.Path({str(path)!r})) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(1)"
     )
-    killed += "    temporary.write_text('half'); os._exit(1)"
     subprocess.run([sys.executable, "-c", killed], cwd=PROJECT, env={**os.environ, "IMAGE_CLUSTER_ROOT": str(root)})
     assert [p.read_text() for p in path.parent.iterdir()] == ["half"]
     files.write_json(path, {"a": 1})
@@ -186,17 +188,17 @@ def test_what_a_killed_write_left_is_gone_after_the_next(root):
 ROOMS = {
     "stage.py": (
         '"""A stage.\n\nReads: nothing\nWrites: data/out.txt\nConfig: REDO\n"""\n'
-        "import config\nfrom pipeline import files, settings\nfrom pipeline.rooms import near\n\n\n"
+        "from pipeline.machinery import files, paths, records, run\nfrom pipeline.rooms import near\n\n\n"
         "def main():\n"
-        "    out, record = files.root() / 'data' / 'out.txt', files.root() / 'data' / 'out.json'\n"
-        "    origin = files.made_from(__file__, {}, [])\n"
-        "    if files.up_to_date(record, origin):\n"
-        "        files.unchanged([out])\n"
+        "    out, record = paths.root() / 'data' / 'out.txt', paths.root() / 'data' / 'out.json'\n"
+        "    origin = records.made_from(__file__, {}, [])\n"
+        "    if records.up_to_date(record, origin):\n"
+        "        run.unchanged([out])\n"
         "        return\n"
         "    files.write_lines(out, [near.value()])\n"
-        "    files.write_record(record, origin, [out])\n"
+        "    records.write_record(record, origin, [out])\n"
         "    print('done')\n\n\n"
-        "if __name__ == '__main__':\n    settings.run(main, __doc__)\n"
+        "if __name__ == '__main__':\n    run.run(main, __doc__)\n"
     ),
     "pipeline/rooms/__init__.py": "",
     "pipeline/rooms/near.py": "def value():\n    from .far import CONSTANT\n\n    return CONSTANT\n",

@@ -5,7 +5,10 @@ import pytest
 from conftest import load_stage
 
 import config
-from pipeline import files, images, settings
+from pipeline import images
+from pipeline.dataset import list_images
+from pipeline.machinery import files, paths
+from pipeline.machinery.errors import UserError
 
 stage = load_stage("make_training_image_folders.py")
 
@@ -16,20 +19,20 @@ def train_set(root):
     config.TRAIN_DATASET, config.MIN_IMAGES_PER_CLASS = "t", 2
     labels = {"1.png": "a", "2.png": "a", "3.png": "a", "shop/1.png": "a", "4.png": "b", "5.png": "b", "6.png": "c"}
     for i, name in enumerate([*labels, "7.png"]):
-        images.write_image(files.img_dir("t") / name, np.full((4, 4, 3), i, np.uint8))
+        images.write_image(paths.img_dir("t") / name, np.full((4, 4, 3), i, np.uint8))
     write_labels({**labels, "7.png": ""})
     return {**labels, "7.png": ""}
 
 
 def write_labels(labels: dict[str, str]) -> None:
-    files.write_csv(files.data_dir("t") / "labels_true.csv", ["image", "label"], sorted(labels.items()))
+    files.write_csv(paths.data_dir("t") / "labels_true.csv", ["image", "label"], sorted(labels.items()))
 
 
 def test_each_labelled_image_lies_in_its_models_folder(train_set, capsys):
     stage.main()
-    folder = files.training_images_dir("t")
-    assert files.list_images(folder) == ["a/1.png", "a/2.png", "a/3.png", "a/shop%2F1.png", "b/4.png", "b/5.png"]
-    assert (folder / "a/shop%2F1.png").read_bytes() == (files.img_dir("t") / "shop/1.png").read_bytes()
+    folder = paths.training_images_dir("t")
+    assert list_images(folder) == ["a/1.png", "a/2.png", "a/3.png", "a/shop%2F1.png", "b/4.png", "b/5.png"]
+    assert (folder / "a/shop%2F1.png").read_bytes() == (paths.img_dir("t") / "shop/1.png").read_bytes()
     said = capsys.readouterr().out
     assert "left out: model c has 1 image" in said
     assert "8 images in = 6 out + 2 skipped" in said
@@ -37,24 +40,24 @@ def test_each_labelled_image_lies_in_its_models_folder(train_set, capsys):
 
 def test_hard_links_take_no_space(train_set):
     stage.main()
-    assert (files.training_images_dir("t") / "a/1.png").samefile(files.img_dir("t") / "1.png")
+    assert (paths.training_images_dir("t") / "a/1.png").samefile(paths.img_dir("t") / "1.png")
 
 
 def test_a_second_run_changes_nothing(train_set, capsys):
     stage.main()
-    before = {path: path.stat().st_mtime_ns for path in files.training_images_dir("t").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in paths.training_images_dir("t").rglob("*")}
     stage.main()
     assert "unchanged" in capsys.readouterr().out
-    assert before == {path: path.stat().st_mtime_ns for path in files.training_images_dir("t").rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in paths.training_images_dir("t").rglob("*")}
 
 
 def test_a_changed_label_and_a_changed_image_are_followed(train_set):
     stage.main()
-    images.write_image(files.img_dir("t") / "2.png", np.full((4, 4, 3), 99, np.uint8))
+    images.write_image(paths.img_dir("t") / "2.png", np.full((4, 4, 3), 99, np.uint8))
     write_labels({**train_set, "1.png": "b", "4.png": "c"})
     stage.main()
-    folder = files.training_images_dir("t")
-    assert files.list_images(folder) == [
+    folder = paths.training_images_dir("t")
+    assert list_images(folder) == [
         "a/2.png",
         "a/3.png",
         "a/shop%2F1.png",
@@ -68,27 +71,27 @@ def test_a_changed_label_and_a_changed_image_are_followed(train_set):
 
 def test_a_file_removed_by_hand_comes_back_and_a_strange_one_goes(train_set):
     stage.main()
-    folder = files.training_images_dir("t")
+    folder = paths.training_images_dir("t")
     (folder / "a/1.png").unlink()
     (folder / "a/strange.png").write_bytes(b"")
     stage.main()
-    assert files.list_images(folder) == ["a/1.png", "a/2.png", "a/3.png", "a/shop%2F1.png", "b/4.png", "b/5.png"]
+    assert list_images(folder) == ["a/1.png", "a/2.png", "a/3.png", "a/shop%2F1.png", "b/4.png", "b/5.png"]
 
 
 def test_nothing_labelled_is_an_error_and_keeps_the_folders(train_set):
     stage.main()
     write_labels(dict.fromkeys(train_set, ""))
-    with pytest.raises(settings.UserError, match="no image of img/t/ belongs to a model"):
+    with pytest.raises(UserError, match="no image of img/t/ belongs to a model"):
         stage.main()
-    assert len(files.list_images(files.training_images_dir("t"))) == 6
+    assert len(list_images(paths.training_images_dir("t"))) == 6
 
 
 def test_missing_inputs_name_the_stage_to_run(root):
     config.TRAIN_DATASET = "t"
-    with pytest.raises(settings.UserError, match=r"00\.make_labels_true\.py"):
+    with pytest.raises(UserError, match=r"00\.make_labels_true\.py"):
         stage.main()
     write_labels({"1.png": "a"})
-    with pytest.raises(settings.UserError, match=r"01\.img_preprocess\.py"):
+    with pytest.raises(UserError, match=r"01\.img_preprocess\.py"):
         stage.main()
 
 

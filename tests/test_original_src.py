@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import PROJECT, load_stage
 
-from pipeline import files
+from pipeline.dataset import list_images
+from pipeline.machinery import files
 from pipeline.scoring.contingency import cross_tabulate
 from pipeline.scoring.scores import compute_scores
 
@@ -110,7 +111,7 @@ def test_run_all_clusters_and_scores(shapes, root, run_stage):
     again = run_stage("original_src/extract_features.py", *SMALL)
     assert "unchanged" in again.stdout
     assert run_stage("original_src/make_img_cluster_copy.py", *SMALL).returncode == 0
-    copies = files.list_images(root / "result/shapes/baseline/clusters")
+    copies = list_images(root / "result/shapes/baseline/clusters")
     assert len(copies) == 12
     assert {name.partition("/")[0] for name in copies} == {"0", "1"}
     written = {path.relative_to(root).parts[:3] for path in root.rglob("*.*") if path.is_file()}
@@ -132,7 +133,7 @@ def test_repeats_are_moved_only_when_asked(shapes, root, run_stage):
     assert run_stage("original_src/remove_dup_img.py", *SMALL, "--BASELINE_MOVE_DUPLICATES=True").returncode == 0
     assert not copy.exists()
     assert (root / "data/shapes/baseline/duplicates" / copy.name).exists()
-    assert len(files.list_images(shapes)) == 12
+    assert len(list_images(shapes)) == 12
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_second_run_of_the_same_stage_says_so_and_stops(run_stage, root):
 
 IN_DESTRUCTOR = """
 import time
-from pipeline import settings
+from pipeline.machinery import run
 
 class Slow:
     def __del__(self):
@@ -170,11 +170,11 @@ def main():
     del slow
     time.sleep(20)
 
-settings.run(main, "")
+run.run(main, "")
 """
 TURNED_INTO_AN_ERROR = """
 import time
-from pipeline import settings
+from pipeline.machinery import run
 
 def main():
     try:
@@ -183,29 +183,30 @@ def main():
     except KeyboardInterrupt:
         raise RuntimeError("a function failed") from None
 
-settings.run(main, "")
+run.run(main, "")
 """
 # a stand-in for matplotlib.ft2font, which aborts Python's own end where its import was broken off
 ABORTS_AT_THE_END = """
 import atexit
 import os
 import time
-from pipeline import settings
+from pipeline.machinery import run
 
 def main():
     atexit.register(os.abort)
     print("begun", flush=True)
     time.sleep(20)
 
-settings.run(main, "")
+run.run(main, "")
 """
 BREAKS_OFF = """
 import time
 import config
-from pipeline import files, parallel, settings
+from pipeline import parallel
+from pipeline.machinery import paths, run
 
 def slow(name):
-    path = files.root() / name
+    path = paths.root() / name
     path.touch()
     time.sleep(0.3)
     path.unlink()
@@ -216,7 +217,7 @@ def main():
     for _ in parts:
         raise KeyboardInterrupt
 
-settings.run(main, "")
+run.run(main, "")
 """
 
 

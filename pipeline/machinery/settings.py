@@ -5,6 +5,7 @@ python 04.clustering_som.py --DATASET=bags --CLUSTER_GRANULARITY=1.2
 
 import ast
 import difflib
+import functools
 import os
 import re
 from pathlib import Path
@@ -107,10 +108,14 @@ def dataset_of(doc: str) -> str:
 
 def comment_of(name: str) -> str:
     """The comment of a constant of `config.py`: at the end of its line, or on the lines above it."""
-    source = Path(config.__file__).read_text(encoding="utf-8")
-    match = re.search(rf"^((?:# (?!----).*\n)*){name}: .*?(?:  # (.*))?$", source, flags=re.MULTILINE)
+    match = re.search(rf"^((?:# (?!----).*\n)*){name}: .*?(?:  # (.*))?$", _source_of_config(), flags=re.MULTILINE)
     above, beside = match.groups(default="")
     return " ".join([*(line.removeprefix("# ") for line in above.splitlines()), beside]).strip()
+
+
+@functools.cache
+def _source_of_config() -> str:
+    return Path(config.__file__).read_text(encoding="utf-8")
 
 
 def help_text(doc: str) -> str:
