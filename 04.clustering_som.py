@@ -5,18 +5,16 @@
     python 04.clustering_som.py --DATASET=tomorrow --ASSIGN_TO=today
 
 1. A map with one unit per few images is trained on all features, without dimension reduction (`som.py` in
-   `pipeline/clustering/`).
-2. The map tells where an image's neighbours are: they are looked for among the images of the nearest units only,
-   so that time grows linearly with the number of images.
-3. Infomap groups the images on the graph of their k nearest neighbours, for each k of SCALES: a small k finds small
-   clusters, a large k large ones. Each image then goes to the cluster of most of its neighbours.
-4. The scale whose clusters hold best is taken: those that scales of about the same k find again, and that stand
-   apart (by their silhouettes). That predicts the number of clusters. A cluster whose neighbours are in another one
-   rather than in itself is joined with that; parts of a cluster that hardly any neighbours link are taken apart.
-5. In what the images of one cluster differ (light, ground, the side they are seen from) does not tell products apart:
-   features are scaled down along it, before 2 to 4 are done. What that is, a first grouping shows; which of two
-   shows it better is decided on EVENED_IMAGES images, by how well the clusters then hold. Where clusters stand apart
-   less than without it (features that were trained to tell products apart have little of it left), it is not done.
+   `pipeline/clustering/`). The map is the picture of the data set, and the index in which neighbours are looked for.
+2. Photographs of known models that stage 02 held out (known_features.npz) join the new ones as landmarks. They show
+   in what photographs of one model differ: features are shortened along it. Without them, the clusters of a first
+   grouping show it. clustering.json says which of the two it was.
+3. Each image is linked with its nearest ones. Leiden's algorithm finds communities in the graph of links, for several
+   numbers of neighbours and several least similarities of a link (`communities.py`).
+4. The partition is taken whose clusters stand apart (silhouette) and stay the same when the graph changes a little
+   (stability). That predicts the number of clusters (`selection.py`).
+5. Odd photographs, which are like no other of their model, join the cluster that they are linked with
+   (`fragments.py`).
 
 Features are compared by direction: they may come normalised or not (`directions.py`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
@@ -24,11 +22,12 @@ A file data/D/corrections.csv with the columns image_a, image_b and a third, "sa
 ASSIGN_TO names the data set of an earlier run: images that belong to one of its clusters get that cluster's id, the
 others are grouped under new ids. ids of the earlier run never change.
 
-Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours)
+Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours), model/T/known_features.npz (of stage 02, or yours)
 Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, data/D/labels_pred.npy,
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
 Config: DATASET, RANDOM_SEED, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION, SOM_EPOCHS,
-        N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO (without effect on the files: N_JOBS, REDO)
+        N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
+        (without effect on the files: TRAIN_DATASET, N_JOBS, REDO)
 """
 
 import contextlib
@@ -42,13 +41,14 @@ import numpy as np
 import config
 from pipeline import memory
 from pipeline.clustering import som
-from pipeline.clustering.assignment import Both, assigned
-from pipeline.clustering.confidence import confidence, outliers
+from pipeline.clustering.assignment import assigned
+from pipeline.clustering.confidence import confidence, join_nearest, outliers
 from pipeline.clustering.corrections import corrected, same_groups
 from pipeline.clustering.cuts import GRANULARITIES, by_size, curve, cut
-from pipeline.clustering.directions import Directions, different, rows_not_finite, zeros_in
-from pipeline.clustering.neighbours import nearest_images, tiled
-from pipeline.clustering.partitions import Grouping, evened_out, grouped, picked, usable_scales
+from pipeline.clustering.directions import Both, Directions, Product, different, rows_not_finite, zeros_in
+from pipeline.clustering.grouping import differing_groups, group, single_images
+from pipeline.clustering.landmarks import Landmarks, no_landmarks, pick_landmarks, whitening_matrix
+from pipeline.clustering.neighbours import find_neighbours
 from pipeline.dataset import read_features
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
@@ -67,12 +67,14 @@ class Training(NamedTuple):
     distances: np.ndarray  # (n, 2) float32, to these units
     first_of: np.ndarray  # (n,) int32, which of the m different images each is
     neighbours: np.ndarray  # (m, k) int32, nearest first
-    similarity: np.ndarray  # (m, k) float32, cosine of the evened directions
-    likeness: np.ndarray  # (m,) float32, mean cosine of the directions to the three nearest images
+    similarity: np.ndarray  # (m, k) float32, cosine of the whitened directions
+    likeness: np.ndarray  # (m,) float32, cosine of the directions to the nearest image
     partitions: np.ndarray  # (n_partitions, m) int32, number of clusters ascending
-    predicted: np.ndarray  # () int64, the partition that stands apart best
+    predicted: np.ndarray  # () int64, the partition that holds best
     interval: np.ndarray  # (2,) int64, least and largest number of clusters that could be right too
     cuts: np.ndarray  # (len(GRANULARITIES), m) int32
+    links: np.ndarray  # (2,) float64, nearest images that an image was linked with, and their least similarity
+    n_known_models: np.ndarray  # () int64, models whose photographs served as landmarks
 
 
 def check_finite(features: np.ndarray, img_paths: list[str]) -> None:
@@ -102,39 +104,56 @@ def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in
     return grid
 
 
-def train(features: np.ndarray) -> Training:
-    """Steps 1 to 5: train the map, even out what differs within clusters, group the images."""
-    rows_used, first_of = different(features)
-    data = Directions(features, rows=rows_used)
-    centre = data.centre
-    every, folder = Directions(features, centre), paths.data_dir(config.DATASET)
-    m = len(rows_used)
-    likeness = np.ones(m, np.float32)
+def read_landmarks(n_features: int) -> Landmarks:
+    """The photographs of known models in model/T/known_features.npz, or none where they are of another network."""
+    path = paths.model_dir(config.TRAIN_DATASET) / "known_features.npz"
+    if not path.exists():
+        return no_landmarks(n_features)
+    known = files.read_npz(path, "02.feature_network_fine_tuning.py", ["features", "labels"])
+    features, labels = known["features"], known["labels"]
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
+        raise UserError(
+            f"{display_path(path)} does not hold a row of finite features for each label: "
+            "run 02.feature_network_fine_tuning.py again with --REDO=True"
+        )
+    if features.shape[1] != n_features:
+        print(f"{display_path(path)} has {features.shape[1]} features, these images {n_features}: not used")
+        return no_landmarks(n_features)
+    return pick_landmarks(features, labels)
+
+
+def train(features: np.ndarray, landmarks: Landmarks) -> Training:
+    """Steps 1 to 5: train the map, shorten what differs within models, group the images."""
+    rows, first_of = different(features)
+    m, seed = len(rows), config.RANDOM_SEED
+    both = Both(features, landmarks.features)
+    data = Directions(both, rows=np.concatenate([rows, np.arange(len(features), len(both))]))
+    every = Directions(features, data.centre)
     with contextlib.ExitStack() as stack:
+        folder = paths.data_dir(config.DATASET)
         one, other, weights_in = (stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(3))
         grid = train_map(every, m, one, other)
         units, distances = som.assign(grid, every)
         np.save(weights_in, grid.get_weights().astype(np.float32))
-        unit, shape = units[rows_used, 0], grid.get_weights().shape[:2]
+        unit, shape = units[rows, 0], grid.get_weights().shape[:2]
         del grid  # Windows can't remove a file that is still mapped
-        if m < 4:  # too few to say what is near: each is its own cluster
-            each, nothing = np.arange(m, dtype=np.int32)[None], np.empty((m, 0), np.int32)
-            found = Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, 0.0, 0.0)
+        likeness = np.ones(m, np.float32)
+        if m < 2 or (m < 4 and not len(landmarks.labels)):  # too few to say what is near
+            found = single_images(m)
         else:
-            data = data.kept(one)
-            tiling = tiled(data, unit, shape)
-            if usable_scales(m)[-1][-1] >= 3:
-                likeness = nearest_images(data, tiling, 3)[1].mean(axis=1)
-            evener = evened_out(data, picked(tiling), unit, shape, other, config.RANDOM_SEED)
-            tiling = tiled(evener, unit, shape)
-            found = grouped(evener, tiling, config.RANDOM_SEED, finest=evener is data)
-            del data, evener  # as above
+            space = data.kept(one)  # (m + n_landmarks, n_features)
+            likeness = find_neighbours(space[:m], unit, shape, 1)[1][:, 0]
+            which, group_of = differing_groups(space, m, landmarks.labels, unit, shape, seed)
+            if len(which):
+                space = Directions(Product(space, whitening_matrix(space[which], group_of))).kept(other)
+            found = group(space[:m], space[m:], unit, shape, seed)
+            del space  # as above
         weights_in.seek(0)
         weights = np.load(weights_in, allow_pickle=False)
     of_all = (found.partitions, found.predicted, found.neighbours, found.similarity)
     return Training(
         weights,
-        centre,
+        data.centre,
         units,
         distances,
         first_of,
@@ -145,6 +164,8 @@ def train(features: np.ndarray) -> Training:
         np.int64(found.predicted),
         found.interval,
         cuts=np.stack([cut(*of_all, granularity) for granularity in GRANULARITIES]),
+        links=np.array([found.n_neighbours, found.least_similarity]),
+        n_known_models=np.int64(len(np.unique(landmarks.labels))),
     )
 
 
@@ -155,7 +176,7 @@ def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) 
     if records.up_to_date(path.with_suffix(".json"), origin):
         return Training(**files.read_npz(path, "04.clustering_som.py", Training._fields))
     check_finite(features, img_paths)
-    training = train(features)
+    training = train(features, read_landmarks(features.shape[1]))
     with files.atomic_write(path) as temporary:
         np.savez(temporary, **training._asdict())
     records.write_record(path.with_suffix(".json"), origin, [path])
@@ -192,19 +213,19 @@ def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[
     for a, b in verdicts["different"]:
         if group[a] == group[b]:
             raise UserError(
-                f"{display_path(path)} calls {img_paths[a]} and {img_paths[b]} different, but other lines make them "
-                "the same: remove one of these lines"
+                f"{display_path(path)} calls {img_paths[a]} and {img_paths[b]} different, but other lines make "
+                "them the same: remove one of these lines"
             )
     return verdicts["same"], verdicts["different"]
 
 
-def earlier_run(dataset: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+def earlier_run(earlier: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
     """Features (n_old, n_features) and clusters (n_old,) of an earlier run.
 
     Raises UserError where something is missing, out of step, or made with another network.
     """
-    folder, stage = paths.data_dir(dataset), f"04.clustering_som.py --DATASET={dataset}"
-    features, img_paths = read_features(dataset)
+    folder, stage = paths.data_dir(earlier), f"04.clustering_som.py --DATASET={earlier}"
+    features, img_paths = read_features(earlier)
     path = folder / "clusters.csv"
     rows = files.read_csv(path, ["image", "cluster"], stage)
     records.check_in_step(
@@ -216,7 +237,7 @@ def earlier_run(dataset: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{display_path(path)} has a cluster that is no number: run {stage} again")
     if features.shape[1] != n_features:
         raise UserError(
-            f"the images of {config.DATASET} have {n_features} features, those of ASSIGN_TO = {dataset!r} have "
+            f"the images of {config.DATASET} have {n_features} features, those of ASSIGN_TO = {earlier!r} have "
             f"{features.shape[1]}: extract both with the same network"
         )
     check_finite(features, img_paths)
@@ -239,6 +260,8 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
     odd = outliers(training.likeness)
     if config.OUTLIERS == "own cluster" and not config.N_CLUSTERS:
         cluster = np.where(odd, cluster.max() + np.cumsum(odd), cluster)
+    elif odd.any() and not config.N_CLUSTERS:
+        cluster = join_nearest(cluster, odd, training.neighbours)
     sure, runner_up = (
         of_image[training.first_of] for of_image in confidence(cluster, training.neighbours, training.similarity)
     )
@@ -246,7 +269,7 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
     same, different_ = read_corrections(img_paths)
     if config.ASSIGN_TO:
         old_features, old_cluster = earlier_run(config.ASSIGN_TO, features.shape[1])
-        both = train(Both(old_features, features))
+        both = train(Both(old_features, features), read_landmarks(features.shape[1]))
         group = both.partitions[both.predicted][both.first_of]
         cluster = assigned(old_cluster, group, both.first_of, both.neighbours, both.similarity)
     if same or different_:
@@ -313,6 +336,10 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
         topology=config.SOM_TOPOLOGY,
         quantization_error=float(training.distances[:, 0].mean()),
         topographic_error=som.topographic_error(grid, training.units),
+        calibration="known models" if training.n_known_models else "the data itself",
+        n_known_models=int(training.n_known_models),
+        n_neighbours=int(training.links[0]),
+        least_similarity=float(training.links[1]),
         n_units_hit=len(np.unique(unit)),
         n_outliers=int(odd.sum()),
         seconds=round(seconds, 1),
@@ -324,15 +351,18 @@ def main() -> None:
     begin = time.perf_counter()
     features, img_paths = read_features(config.DATASET)
     folder = paths.data_dir(config.DATASET)
+    known_path = paths.model_dir(config.TRAIN_DATASET) / "known_features.npz"
     inputs = {
         display_path(path): records.fingerprint_file(path)
-        for path in (folder / "features.npy", folder / "img_paths.txt")
+        for path in (folder / "features.npy", folder / "img_paths.txt", known_path)
     }
     others = [folder / "corrections.csv"]
     if config.ASSIGN_TO:
         others += [paths.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "features.npy")]
     origin = records.made_from(
-        __file__, inputs | {display_path(path): records.fingerprint_file(path) for path in others}
+        __file__,
+        inputs | {display_path(path): records.fingerprint_file(path) for path in others},
+        [*TRAINING_SETTINGS, "N_CLUSTERS", "CLUSTER_GRANULARITY", "OUTLIERS", "ASSIGN_TO"],
     )
     if records.up_to_date(folder / "clustering.json", origin):
         run.unchanged([folder / "clusters.csv"])

@@ -10,8 +10,7 @@ from drawn_features import drawn, groups
 from sklearn.metrics import adjusted_rand_score
 
 import config
-from pipeline.clustering import neighbours, partitions
-from pipeline.clustering.directions import Directions
+from pipeline.machinery import paths
 from pipeline.machinery.errors import UserError
 
 stage = load_stage("04.clustering_som.py")
@@ -33,7 +32,7 @@ def run(dataset: str = "x", **overrides) -> np.ndarray:
     for name, value in overrides.items():
         setattr(config, name, value)
     stage.main()
-    with (stage.paths.data_dir(dataset) / "clusters.csv").open(encoding="utf-8", newline="") as handle:
+    with (paths.data_dir(dataset) / "clusters.csv").open(encoding="utf-8", newline="") as handle:
         return np.array([int(row["cluster"]) for row in csv.DictReader(handle)])
 
 
@@ -139,7 +138,7 @@ def test_granularity_and_number_cut_again_without_training(root, monkeypatch):
     features, labels = groups([12] * 20)
     folder = put(root, features)
     run()
-    monkeypatch.setattr(stage, "train", lambda features: pytest.fail("trained again"))
+    monkeypatch.setattr(stage, "train", lambda *_: pytest.fail("trained again"))
     finer, coarser = run(CLUSTER_GRANULARITY=1.5), run(CLUSTER_GRANULARITY=0.5)
     assert (len(set(finer)), len(set(coarser))) == (30, 10)
     for forced in (1, 7, 20, 200):
@@ -165,22 +164,53 @@ def test_curve_is_there(root):
 # ---- its parts --------------------------------------------------------------------------------------
 
 
-def test_what_differs_within_clusters_is_evened_out(root):
-    """Models differ a little along 12 directions, light and ground by more along 8 others, for all models alike."""
-    rng = np.random.default_rng(2)
-    labels = np.repeat(np.arange(12), 20)
-    models, nuisance = rng.standard_normal((12, 12)), 1.2 * rng.standard_normal((240, 8))
-    features = 0.1 * rng.standard_normal((240, 64)).astype(np.float32)
-    features[:, :12] = models[labels] + 0.25 * rng.standard_normal((240, 12))
-    features[:, 12:20] = nuisance
+def known_models(root, features, labels) -> None:
+    """Write photographs of known models as stage 02 would."""
+    folder = root / "model" / config.TRAIN_DATASET
+    folder.mkdir(parents=True)
+    np.savez(folder / "known_features.npz", features=features, labels=np.array([f"m{label}" for label in labels]))
+
+
+def with_nuisance(sizes, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Models differ along 12 directions; light and ground differ by more along 8 others, alike for all models."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    features = 0.1 * rng.standard_normal((len(labels), 64)).astype(np.float32)
+    features[:, :12] += rng.standard_normal((len(sizes), 12))[labels] + 0.25 * rng.standard_normal((len(labels), 12))
+    features[:, 12:20] += 1.2 * rng.standard_normal((len(labels), 8))
+    return features, labels
+
+
+def test_what_differs_within_models_is_learned_from_known_ones(root):
+    features, labels = with_nuisance([3] * 20, seed=2)
+    folder = put(root, features)
+    without = adjusted_rand_score(labels, run())
+    assert record(folder)["calibration"] == "the data itself"
+    known_models(root, *with_nuisance([40] * 10, seed=3))
+    assert adjusted_rand_score(labels, run()) > max(0.8, without + 0.05)
+    assert record(folder)["calibration"] == "known models" and record(folder)["n_known_models"] == 10
+
+
+def test_one_model_alone_is_one_cluster_beside_known_models(root):
+    known, labels = groups([30] * 8, seed=1)
+    known_models(root, known, labels)
+    put(root, groups([40], seed=2)[0])
+    assert len(set(run())) == 1
+
+
+def test_known_models_of_another_network_are_not_used(root, capsys):
+    known_models(root, *groups([30] * 8, n_features=12))
+    folder = put(root, groups([20] * 5)[0])
+    assert len(set(run())) == 5
+    assert record(folder)["calibration"] == "the data itself" and "not used" in capsys.readouterr().out
+
+
+def test_models_of_very_different_sizes_are_found(root):
+    sizes = [90, 40] + [5] * 10 + [2] * 30 + [1] * 40
+    features, labels = groups(sizes, n_features=256)
     put(root, features)
-    found = adjusted_rand_score(labels, run())
-    with np.load(root / "data" / "x" / "som.npz") as stored:
-        data = Directions(features)[:]
-        tiling = neighbours.tiled(data, stored["unit_of_image"], stored["hits"].shape)
-        once = partitions.grouped(data, tiling, 0, finest=True)
-    before = adjusted_rand_score(labels, once.partitions[once.predicted])
-    assert found > max(0.87, before + 0.03)
+    cluster = run()
+    assert adjusted_rand_score(labels, cluster) > 0.98 and abs(len(set(cluster)) - len(sizes)) <= 6
 
 
 def test_a_photograph_repeated_does_not_make_a_cluster(root):

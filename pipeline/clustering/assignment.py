@@ -5,25 +5,6 @@ import numpy as np
 from pipeline.clustering.cuts import by_size
 
 
-class Both:
-    """The rows of two arrays as if they were one, read only when asked for."""
-
-    def __init__(self, first: np.ndarray, second: np.ndarray):
-        self.first, self.second = first, second
-        self.shape = (len(first) + len(second), first.shape[1])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        rows = np.arange(len(self))[rows]
-        result = np.empty((len(rows), self.shape[1]), np.float32)
-        late = rows >= len(self.first)
-        result[~late] = self.first[rows[~late]]
-        result[late] = self.second[rows[late] - len(self.first)]
-        return result
-
-
 def assigned(
     old_cluster: np.ndarray, group: np.ndarray, first_of: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray
 ) -> np.ndarray:

@@ -40,11 +40,23 @@ def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarr
 def outliers(likeness: np.ndarray) -> np.ndarray:
     """The images that fit nowhere, (m,) bool.
 
-    likeness : ndarray of shape (m,), the mean cosine of each image to its three nearest
+    likeness : ndarray of shape (m,), the cosine to the nearest image
 
-    An image is one whose mean cosine to its three nearest is under OUTLIER_COSINE (around the centre of all images,
-    unrelated ones stand at right angles), while most images have much nearer ones: its mean distance is over 1.3 times
-    the median.
+    An outlier is an image whose nearest one is less like it than OUTLIER_COSINE (around the centre of all images,
+    unrelated ones stand at right angles), while most images have a much nearer one: its distance is over 1.3 times the
+    median.
     """
     far = 1 - likeness
     return (likeness < OUTLIER_COSINE) & (far > 1.3 * np.median(far))
+
+
+def join_nearest(cluster: np.ndarray, odd: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Clusters in which each image of `odd` is in the cluster of its nearest image that is none of them, (m,) int32.
+
+    cluster : int ndarray of shape (m,); odd : bool ndarray of shape (m,); neighbours : ndarray of shape (m, k), nearest
+    first. An odd image whose neighbours are all odd stays.
+    """
+    there = ~odd[neighbours]
+    moved = odd & there.any(axis=1)
+    nearest = np.take_along_axis(neighbours, there.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.unique(np.where(moved, cluster[nearest], cluster), return_inverse=True)[1].astype(np.int32)

@@ -72,6 +72,25 @@ class Directions:
         return np.asarray(self.features[rows if self.rows is None else self.rows[rows]], np.float32)
 
 
+class Both:
+    """The rows of two arrays as if they were one, read only when asked for."""
+
+    def __init__(self, first: np.ndarray, second: np.ndarray):
+        self.first, self.second = first, second
+        self.shape = (len(first) + len(second), first.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        result = np.empty((len(rows), self.shape[1]), np.float32)
+        late = rows >= len(self.first)
+        result[~late] = self.first[rows[~late]]
+        result[late] = self.second[rows[late] - len(self.first)]
+        return result
+
+
 class Product:
     """The rows of an array times a matrix, computed only when asked for."""
 

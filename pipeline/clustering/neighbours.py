@@ -9,6 +9,7 @@ from pipeline import memory
 from pipeline.clustering.directions import Directions, chunks, means_of
 
 CANDIDATES = 3000  # images among which the neighbours of an image are looked for, at least
+EXACT_IMAGES = 20_000  # images up to which each is compared with all others, which is faster than through the map
 VOTERS = 10  # nearest neighbours that vote on an image's cluster, at most
 TILE_IMAGES = 256  # images of adjoining units that share their candidates
 
@@ -99,3 +100,34 @@ def nearest_images(data: "Directions | np.ndarray", tiling: list[Tile], k: int) 
             similarity[some] = -np.take_along_axis(value, rank, axis=1)
         del rows  # before those of the next tile are read
     return neighbours, similarity
+
+
+def exact_neighbours(data: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest images of each image, compared with all others: what `nearest_images` returns.
+
+    data : float32 ndarray of shape (m, n_features), directions; k : 1 to m - 1
+    """
+    m = len(data)
+    neighbours, similarity = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
+    for rows in chunks(m, 4 * m):
+        cosine = data[rows] @ data.T
+        cosine[np.arange(len(cosine)), np.arange(m)[rows]] = -np.inf
+        top = np.sort(np.argpartition(-cosine, k - 1, axis=1)[:, :k], axis=1)  # equal ones in the images' order
+        value = np.take_along_axis(cosine, top, axis=1)
+        order = np.argsort(-value, axis=1, kind="stable")
+        neighbours[rows] = np.take_along_axis(top, order, axis=1)
+        similarity[rows] = np.take_along_axis(value, order, axis=1)
+    return neighbours, similarity
+
+
+def find_neighbours(
+    data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest images of each image: compared with all, or, of many images, through the map.
+
+    data : float32 ndarray of shape (m, n_features), directions; unit_of_image : int ndarray of shape (m,), on a map of
+    this `shape`. Returns what `nearest_images` returns.
+    """
+    if len(data) <= EXACT_IMAGES:
+        return exact_neighbours(data, k)
+    return nearest_images(data, tiled(data, unit_of_image, shape), k)

@@ -1,0 +1,167 @@
+"""Group images by their directions: neighbours, candidate partitions, the best one, odd photographs.
+
+Up to SELECTION_IMAGES images are looked at as a whole. Of more, the number of neighbours and the least similarity of
+the links are chosen on a sample, and all images are then grouped by these two.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.clustering.communities import find_communities, link_images
+from pipeline.clustering.fragments import absorb_fragments
+from pipeline.clustering.neighbours import exact_neighbours, find_neighbours
+from pipeline.clustering.selection import (
+    LEAST_SIMILARITIES,
+    NEIGHBOURS,
+    Candidate,
+    candidate_partitions,
+    select_partition,
+)
+
+SELECTION_IMAGES = 3000  # images on which the partition is chosen, at most
+KEPT_NEIGHBOURS = 20  # nearest images that are kept for cuts, confidence and odd photographs
+SPREAD = 0.12  # standard deviation of ln(predicted / true number) on models in ten regimes of sizes (doc/log.md)
+FARTHEST = (0.7, 1.4)  # limits of the interval, relative to the predicted number
+PATCH = 60  # nearest images of each of the images that a sample is made around, so that clusters are there as a whole
+
+
+class Choice(NamedTuple):
+    """How the images are linked, and what that says about the number of clusters."""
+
+    n_neighbours: int
+    least_similarity: float
+    cluster: np.ndarray  # (m,) int32, of the images that the choice was made on
+    low: float  # least and largest number of clusters that may be right, relative to the one chosen
+    high: float
+
+
+class Grouping(NamedTuple):
+    """Clusters of m images, and what finer and coarser cuts need."""
+
+    partitions: np.ndarray  # (n_partitions, m) int32, number of clusters ascending
+    predicted: int  # the row that is predicted
+    interval: np.ndarray  # (2,) int64, least and largest number of clusters that may be right
+    neighbours: np.ndarray  # (m, k) int32, nearest first
+    similarity: np.ndarray  # (m, k) float32, cosine
+    n_neighbours: int
+    least_similarity: float
+
+
+def sample_of_patches(neighbours: np.ndarray, n_wanted: int, seed: int) -> np.ndarray:
+    """Return about `n_wanted` images, ascending: random ones, each with its nearest images.
+
+    neighbours : int32 ndarray of shape (m, k), nearest first
+    """
+    taken = np.zeros(len(neighbours), bool)
+    for image in np.random.default_rng(seed).permutation(len(neighbours)):
+        taken[neighbours[image, :PATCH]] = taken[image] = True
+        if np.count_nonzero(taken) >= n_wanted:
+            break
+    return np.flatnonzero(taken)
+
+
+def number_of(cluster: np.ndarray) -> int:
+    """Return the number of clusters."""
+    return len(np.unique(cluster))
+
+
+def choose(data: np.ndarray, landmarks: np.ndarray, seed: int) -> Choice:
+    """Choose how images are linked.
+
+    data : float32 ndarray of shape (m, n_features), directions
+    landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs, or of none
+    """
+    m = len(data)
+    both = np.concatenate([data, landmarks])
+    neighbours, similarity = exact_neighbours(both, min(NEIGHBOURS[-1], len(both) - 1))
+    candidates = candidate_partitions(neighbours, similarity, both, np.arange(len(both)) < m, seed)
+    best, nearly = select_partition(candidates)
+    own_neighbours, own_similarity = exact_neighbours(data, min(KEPT_NEIGHBOURS, m - 1))
+
+    def absorbed(candidate: Candidate) -> np.ndarray:
+        cluster = np.unique(candidate.cluster[:m], return_inverse=True)[1].astype(np.int32)
+        return absorb_fragments(cluster, own_neighbours, own_similarity)
+
+    cluster = absorbed(best)
+    numbers = np.array([number_of(absorbed(one)) for one in nearly]) / number_of(cluster)
+    low, high = np.clip([numbers.min() * np.exp(-2 * SPREAD), numbers.max() * np.exp(2 * SPREAD)], *FARTHEST)
+    return Choice(best.n_neighbours, best.least_similarity, cluster, low, high)
+
+
+def choose_on_sample(
+    data: np.ndarray, landmarks: np.ndarray, unit: np.ndarray, shape: tuple[int, int], seed: int
+) -> tuple[np.ndarray, Choice]:
+    """Choose on all images, or on a sample of many: return the images that were looked at, ascending, and the choice.
+
+    Parameters as those of `group`.
+    """
+    m = len(data)
+    if m <= SELECTION_IMAGES:
+        return np.arange(m), choose(data, landmarks, seed)
+    sample = sample_of_patches(find_neighbours(data, unit, shape, PATCH)[0], SELECTION_IMAGES, seed)
+    return sample, choose(data[sample], landmarks, seed)
+
+
+def differing_groups(
+    data: np.ndarray, m: int, labels: np.ndarray, unit: np.ndarray, shape: tuple[int, int], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images whose groups show in what photographs of one model differ, and their groups.
+
+    These are the landmarks with their models. Without landmarks, they are the images of a first grouping; none where
+    that finds a single cluster, or no two images alike.
+
+    data : float32 ndarray of shape (m + n_landmarks, n_features), directions; labels : int ndarray (n_landmarks,);
+    unit, shape, seed : as for `group`
+    """
+    if len(labels):
+        return np.arange(m, len(data)), labels
+    sample, choice = choose_on_sample(data, data[:0], unit, shape, seed)
+    if not 1 < number_of(choice.cluster) < len(sample):
+        return sample[:0], choice.cluster[:0]
+    return sample, choice.cluster
+
+
+def single_images(m: int) -> Grouping:
+    """Return the grouping in which each of m images is a cluster of its own."""
+    nothing = np.empty((m, 0), np.int32)
+    each = np.arange(m, dtype=np.int32)[None]
+    return Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, -1.0)
+
+
+def group(data: np.ndarray, landmarks: np.ndarray, unit: np.ndarray, shape: tuple[int, int], seed: int) -> Grouping:
+    """Group m images.
+
+    Parameters
+    ----------
+    data : float32 ndarray of shape (m, n_features), directions, m >= 2
+    landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs
+    unit : int ndarray of shape (m,), the unit of each image on a map of this `shape`, for the search of neighbours
+    seed : of Leiden's algorithm and the sample
+    """
+    m = len(data)
+    sample, choice = choose_on_sample(data, landmarks, unit, shape, seed)
+    n_kept = min(max(choice.n_neighbours, KEPT_NEIGHBOURS), m - 1)
+    neighbours, similarity = find_neighbours(data, unit, shape, n_kept)
+    partitions = [
+        find_communities(*link_images(neighbours, similarity, choice.n_neighbours, least), m, seed)
+        for least in LEAST_SIMILARITIES
+    ]
+    cluster = choice.cluster
+    if len(sample) < m:
+        cluster = partitions[LEAST_SIMILARITIES.index(choice.least_similarity)]
+        cluster = absorb_fragments(cluster, neighbours, similarity)
+    n_clusters = number_of(cluster)
+    partitions = sorted([*partitions, cluster], key=number_of)
+    predicted = next(i for i, partition in enumerate(partitions) if partition is cluster)
+    interval = np.rint(np.array([choice.low, choice.high]) * n_clusters).astype(np.int64)
+    kept = slice(KEPT_NEIGHBOURS)
+    return Grouping(
+        np.stack(partitions),
+        predicted,
+        np.maximum(interval, 1),
+        neighbours[:, kept].copy(),
+        similarity[:, kept].copy(),
+        choice.n_neighbours,
+        choice.least_similarity,
+    )

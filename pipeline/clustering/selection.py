@@ -1,0 +1,144 @@
+"""The partition that is right: the one whose clusters stand apart, and which a small change of the graph leaves as is.
+
+Candidates are the communities for a number of nearest neighbours and a least similarity of the links. A graph of few
+neighbours finds small clusters, one of many finds large ones. Where links need a least similarity, an image that is
+like no other stays alone, whatever the size of the other clusters.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.clustering.communities import find_communities, link_images
+from pipeline.clustering.directions import chunks, sums_of
+from pipeline.scoring.silhouette import silhouettes
+
+NEIGHBOURS = (
+    1,
+    2,
+    3,
+    5,
+    8,
+    12,
+    20,
+    35,
+    60,
+    100,
+)  # nearest images that an image links to; each about 1.6 times the last
+LEAST_SIMILARITIES = (-1.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # cosine that a link has at least; -1: every link
+IMAGES_PER_NEIGHBOUR = 4  # images for each neighbour, at least: a graph of more neighbours links everything
+WORSE = 0.6  # share of the best score so far under which a number of neighbours ends the search for larger ones
+MANY = 12  # neighbours from which on more of them only find larger clusters
+NEARLY = 0.9  # share of the best score from which on a candidate may be right as well
+
+
+class Candidate(NamedTuple):
+    """A partition of m images and how well it holds."""
+
+    n_neighbours: int
+    least_similarity: float
+    cluster: np.ndarray  # (m,) int32
+    silhouette: float  # -1..1, mean of the images that count
+    stability: float  # 0..1, see `candidate_partitions`
+
+    @property
+    def score(self) -> float:
+        """How well the partition holds, -1 to 1: silhouette times stability."""
+        return self.silhouette * self.stability
+
+
+def cluster_silhouettes(data: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Return the silhouette of each image, float32 (m,), -1 to 1; 0 for an image that is alone.
+
+    data : float32 ndarray of shape (m, n_features), directions; cluster : int ndarray of shape (m,), from 0
+    """
+    sizes = np.bincount(cluster)
+    sums = sums_of(data, cluster)[1].astype(np.float32)
+    result = np.empty(len(data), np.float32)
+    for rows in chunks(len(data), max(sums.shape)):
+        result[rows] = silhouettes(data[rows], cluster[rows], sums, sizes, 0.0)
+    return result
+
+
+def shared_images(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return for each image the Jaccard similarity of its two clusters, float (m,), 0 to 1.
+
+    Hennig 2007, doi:10.1016/j.csda.2006.11.025, takes the mean of a cluster's best one as its stability.
+
+    >>> shared_images(np.array([0, 0, 1]), np.array([0, 0, 0]))
+    array([0.66666667, 0.66666667, 0.33333333])
+    """
+    sizes_one, sizes_other = np.bincount(one), np.bincount(other)
+    pairs = one.astype(np.int64) * len(sizes_other) + other
+    _, place, count = np.unique(pairs, return_inverse=True, return_counts=True)
+    shared = count[place]
+    return shared / (sizes_one[one] + sizes_other[other] - shared)
+
+
+def partitions_by_graph(
+    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, counted: np.ndarray, seed: int
+) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], float]]:
+    """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES."""
+    m = len(neighbours)
+    partition, silhouette = {}, {}
+    n_usable = sum(k <= max(1, m // IMAGES_PER_NEIGHBOUR) for k in NEIGHBOURS)
+    # and one more, which only shows how stable the largest usable number is
+    usable = [k for k in NEIGHBOURS[: n_usable + 1] if k <= neighbours.shape[1]]
+    for i, k in enumerate(tqdm(usable, desc="partitions", leave=None, disable=None)):
+        for j, least in enumerate(LEAST_SIMILARITIES):
+            links, weights = link_images(neighbours, similarity, k, least)
+            partition[i, j] = find_communities(links, weights, m, seed)
+            silhouette[i, j] = float(cluster_silhouettes(data, partition[i, j])[counted].mean())
+        here = max(silhouette[i, j] for j in range(len(LEAST_SIMILARITIES)))
+        if k >= MANY and here < WORSE * max(0.0, *silhouette.values()):
+            break
+    return partition, silhouette
+
+
+def candidate_partitions(
+    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, counted: np.ndarray, seed: int
+) -> list[Candidate]:
+    """Return the partitions for all numbers of neighbours and least similarities, each with its score.
+
+    The score is the mean silhouette (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7) times two stabilities: how much
+    of its cluster an image keeps with the next fewer and the next more neighbours, and with the next lower and the next
+    higher least similarity. Fine partitions of what is one continuous group have high silhouettes but are not stable;
+    coarse ones are stable but do not stand apart.
+
+    Parameters
+    ----------
+    neighbours, similarity : ndarrays of shape (m, k), see `link_images`
+    data : float32 ndarray of shape (m, n_features), directions
+    counted : bool ndarray of shape (m,), the images whose silhouettes and stabilities count
+    """
+    partition, silhouette = partitions_by_graph(neighbours, similarity, data, counted, seed)
+    kept: dict[tuple[tuple[int, int], tuple[int, int]], float] = {}
+
+    def stability(place: tuple[int, int], others: list[tuple[int, int]]) -> float:
+        there = [other for other in others if other in partition]
+        for other in there:
+            if (place, other) not in kept:
+                share = float(shared_images(partition[place], partition[other])[counted].mean())
+                kept[place, other] = kept[other, place] = share
+        # with a single number of neighbours nothing says how stable it is: as likely as not
+        return float(np.mean([kept[place, other] for other in there])) if there else 0.5
+
+    found = []
+    for (i, j), cluster in partition.items():
+        by_neighbours = stability((i, j), [(i - 1, j), (i + 1, j)])
+        by_similarity = stability((i, j), [(i, j - 1), (i, j + 1)])
+        stable = by_neighbours * by_similarity
+        found.append(Candidate(NEIGHBOURS[i], LEAST_SIMILARITIES[j], cluster, silhouette[i, j], stable))
+    return found
+
+
+def select_partition(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+    """Return the candidate with the best score, and all whose score is nearly as good (NEARLY), itself among them.
+
+    The largest number of neighbours only shows how stable the next smaller one is, where there are several.
+    """
+    largest = max(candidate.n_neighbours for candidate in candidates)
+    inner = [candidate for candidate in candidates if candidate.n_neighbours < largest] or candidates
+    best = max(inner, key=lambda candidate: candidate.score)
+    return best, [candidate for candidate in inner if candidate.score >= NEARLY * best.score] or [best]

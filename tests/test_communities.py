@@ -1,0 +1,156 @@
+"""Links between images, communities of links, the partition that holds best, odd photographs."""
+
+import numpy as np
+from drawn_features import groups
+from sklearn.metrics import adjusted_rand_score, silhouette_samples
+
+from pipeline.clustering.communities import find_communities, link_images
+from pipeline.clustering.directions import Directions
+from pipeline.clustering.fragments import absorb_fragments, link_with_clusters, tail_share
+from pipeline.clustering.grouping import group, sample_of_patches, single_images
+from pipeline.clustering.landmarks import LANDMARKS, pick_landmarks
+from pipeline.clustering.neighbours import exact_neighbours
+from pipeline.clustering.selection import (
+    Candidate,
+    candidate_partitions,
+    cluster_silhouettes,
+    select_partition,
+    shared_images,
+)
+
+NEIGHBOURS = np.array([[1, 2], [0, 2], [1, 0], [0, 1]], np.int32)
+SIMILARITY = np.array([[0.9, 0.5], [0.9, 0.6], [0.6, 0.5], [0.3, 0.2]], np.float32)
+
+
+def test_links_count_both_directions_and_a_least_similarity():
+    links, weights = link_images(NEIGHBOURS, SIMILARITY, 1, 0.5)
+    assert links.tolist() == [[0, 1], [1, 2]] and weights.tolist() == [2, 1]
+    links, weights = link_images(NEIGHBOURS, SIMILARITY, 2, -1.0)
+    assert links.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3]] and weights.tolist() == [2, 2, 1, 2, 1]
+
+
+def test_communities_are_the_parts_of_a_graph_and_single_images():
+    links = np.array([[0, 1], [1, 2], [0, 2], [3, 4]])
+    assert find_communities(links, np.ones(4), 6, seed=0).tolist() == [0, 0, 0, 1, 1, 2]
+    assert find_communities(links[:0], np.ones(0), 3, seed=0).tolist() == [0, 1, 2]
+
+
+def test_silhouettes_are_those_of_scikit_learn_where_clusters_lie_apart():
+    data = Directions(groups([6, 5, 4])[0])[:]
+    cluster = np.repeat([0, 1, 2], [6, 5, 4])
+    expected = silhouette_samples(data, cluster, metric="cosine")
+    # the nearest other cluster is at least at a right angle for scikit-learn, here at most
+    near = expected < 1
+    found = cluster_silhouettes(data, cluster)
+    assert np.all(found[near] <= expected[near] + 1e-5) and found.min() > 0.3
+
+
+def test_shared_images_is_the_jaccard_similarity_of_an_image_s_clusters():
+    one, other = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1])
+    np.testing.assert_allclose(shared_images(one, other), [2 / 3, 2 / 3, 1 / 5 * 1.0, 2 / 3, 2 / 3])
+
+
+def test_the_partition_of_the_drawn_models_scores_best():
+    features, labels = groups([3] * 8 + [20] * 4, n_features=128)
+    data = Directions(features)[:]
+    neighbours, similarity = exact_neighbours(data, 40)
+    candidates = candidate_partitions(neighbours, similarity, data, np.ones(len(data), bool), seed=0)
+    best, nearly = select_partition(candidates)
+    assert adjusted_rand_score(labels, best.cluster) == 1 and best in nearly
+
+
+def test_the_largest_number_of_neighbours_is_not_chosen():
+    cluster = np.zeros(3, np.int32)
+    few, many = Candidate(1, 0.2, cluster, 0.3, 0.5), Candidate(2, 0.2, cluster, 0.9, 0.9)
+    assert select_partition([few, many])[0] is few and select_partition([many])[0] is many
+
+
+def test_the_nearest_images_are_those_of_a_sorted_product():
+    data = Directions(groups([7, 5, 9])[0])[:]
+    cosine = data @ data.T
+    np.fill_diagonal(cosine, -np.inf)
+    neighbours, similarity = exact_neighbours(data, 6)
+    np.testing.assert_array_equal(neighbours, np.argsort(-cosine, axis=1, kind="stable")[:, :6])
+    np.testing.assert_allclose(similarity, np.sort(cosine, axis=1)[:, ::-1][:, :6], rtol=1e-6)
+
+
+# ---- odd photographs ---------------------------------------------------------------------------------
+
+
+def test_a_link_is_the_mean_of_the_three_most_similar_images():
+    cluster = np.array([0, 0, 0, 0, 1])
+    neighbours = np.array([[1, 2, 3, 4], [0, 2, 3, 4], [0, 1, 3, 4], [0, 1, 2, 4], [0, 1, 2, 3]], np.int32)
+    similarity = np.tile(np.float32([0.9, 0.8, 0.7, 0.2]), (5, 1))
+    links = link_with_clusters(cluster, neighbours, similarity)
+    assert links.image.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4] and links.cluster.tolist() == [0, 1] * 4 + [0]
+    np.testing.assert_allclose(links.strength, [0.8, 0.2] * 4 + [0.8], rtol=1e-6)
+
+
+def test_links_halve_with_each_step_between_median_and_quartile():
+    own = 1 - np.array([0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2])
+    assert tail_share(own, np.array([0.9, 0.8, 0.6, 0.2])).round(4).tolist() == [0.5, 0.25, 0.125, 0.0625]
+
+
+def odd_photographs(n_odd: int, like_their_model: float) -> tuple[np.ndarray, np.ndarray]:
+    """Four models of 50 photographs, and odd ones of the first: directions, and clusters with each odd one alone."""
+    rng = np.random.default_rng(5)
+    features, labels = groups([50] * 4, n_features=64)
+    odd = like_their_model * features[:n_odd] + rng.standard_normal((n_odd, 64))
+    cluster = np.r_[labels, 4 + np.arange(n_odd)].astype(np.int32)
+    return Directions(np.concatenate([features, odd.astype(np.float32)]))[:], cluster
+
+
+def test_as_many_fragments_are_absorbed_as_odd_photographs_are_expected():
+    data, cluster = odd_photographs(3, like_their_model=1.5)
+    after = absorb_fragments(cluster, *exact_neighbours(data, 20))
+    assert after[-3:].tolist() == [0, 0, 0] and after.max() == 3
+    data, cluster = odd_photographs(30, like_their_model=1.5)
+    after = absorb_fragments(cluster, *exact_neighbours(data, 20))
+    assert np.sum(after[-30:] <= 3) == round(0.03 * 200)
+
+
+def test_fragments_far_from_every_model_stay():
+    features, labels = groups([50] * 4, n_features=256, spread=0.05)
+    far = np.random.default_rng(5).standard_normal((3, 256)).astype(np.float32)
+    cluster = np.r_[labels, [4, 5, 6]].astype(np.int32)
+    data = Directions(np.concatenate([features, far]))[:]
+    np.testing.assert_array_equal(absorb_fragments(cluster, *exact_neighbours(data, 20)), cluster)
+
+
+def test_without_larger_clusters_nothing_is_absorbed():
+    cluster = np.repeat(np.arange(6), 2).astype(np.int32)
+    data = Directions(groups([2] * 6)[0])[:]
+    np.testing.assert_array_equal(absorb_fragments(cluster, *exact_neighbours(data, 5)), cluster)
+
+
+# ---- the recipe --------------------------------------------------------------------------------------
+
+
+def test_a_choice_on_a_sample_groups_all_images(monkeypatch):
+    features, labels = groups([6] * 60, n_features=128)
+    data = Directions(features)[:]
+    monkeypatch.setattr("pipeline.clustering.grouping.SELECTION_IMAGES", 100)
+    found = group(data, data[:0], np.zeros(len(data), np.int64), (1, 1), seed=0)
+    assert adjusted_rand_score(labels, found.partitions[found.predicted]) == 1
+    assert np.all(np.diff(found.partitions.max(axis=1)) >= 0) and found.interval[0] <= 60 <= found.interval[1]
+
+
+def test_a_sample_holds_images_with_their_nearest_ones():
+    neighbours = np.array([[i ^ 1] for i in range(100)], np.int32)
+    sample = sample_of_patches(neighbours, 20, seed=0)
+    assert len(sample) == 20 and set(sample) == {i ^ 1 for i in sample}
+
+
+def test_single_images_are_clusters_of_their_own():
+    found = single_images(3)
+    assert found.partitions.tolist() == [[0, 1, 2]] and found.interval.tolist() == [3, 3]
+
+
+def test_landmarks_are_thinned_model_by_model():
+    labels = np.repeat(["b", "a"], [LANDMARKS, LANDMARKS // 2])
+    features = np.arange(len(labels), dtype=np.float32)[:, None]
+    landmarks = pick_landmarks(features, labels)
+    assert len(landmarks.labels) == LANDMARKS * 3 // 4
+    assert np.bincount(landmarks.labels).tolist() == [LANDMARKS // 4, LANDMARKS // 2]
+    assert (landmarks.features[landmarks.labels == 1, 0] < LANDMARKS).all()
+    assert not len(pick_landmarks(features[:3], labels[:3]).labels)
