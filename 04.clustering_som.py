@@ -22,7 +22,8 @@ A file data/D/corrections.csv with the columns image_a, image_b and a third, "sa
 ASSIGN_TO names the data set of an earlier run: images that belong to one of its clusters get that cluster's id, the
 others are grouped under new ids. ids of the earlier run never change.
 
-Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours), model/T/known_features.npz (of stage 02, or yours)
+Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours),
+        model/T/known_features.npz (of stage 02, or yours)
 Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, data/D/labels_pred.npy,
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
 Config: DATASET, RANDOM_SEED, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION, SOM_EPOCHS,
