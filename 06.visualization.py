@@ -20,6 +20,7 @@ Config: DATASET, RANDOM_SEED, TSNE_MAX_IMAGES, TSNE_PERPLEXITY, CONTACT_SHEET_IM
         (without effect on the files: TRAIN_DATASET, N_JOBS, REDO)
 """
 
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,10 +31,11 @@ from pathlib import Path
 import numpy as np
 
 import config
-from pipeline import dataset, parallel
+from pipeline import dataset
 from pipeline.clustering.directions import Directions
 from pipeline.machinery import files, paths, placing, records, run
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.executor import ordered_map
 from pipeline.report import handover, page, pictures
 from pipeline.report.found import Found, project_on_main_axes
 from pipeline.report.grid import Grid, build_grid, find_typical_images
@@ -45,6 +47,7 @@ STAGE_04, STAGE_05, STAGE = "04.clustering_som.py", "05.evaluation.py", "06.visu
 N_AXES = 128  # main axes of the features that the projector gets; the t-SNE takes the first 50
 PACKAGES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow", "tensorflow", "keras", "minisom",
             "igraph", "matplotlib")  # fmt: skip
+in_threads = functools.partial(ordered_map, threads=True)
 
 
 # ---- reading ---------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ def read_tiles(names: list[str], handle: IOBase) -> tuple[np.ndarray, list[int]]
     """Read the thumbnails of the photographs as they came, or of the cleaned ones where only these are there."""
     folders = [paths.raw_img_dir(config.DATASET), paths.img_dir(config.DATASET)]
     found = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names]
-    return read_thumbnails(found, TILE, handle, parallel.in_threads)
+    return read_thumbnails(found, TILE, handle, in_threads)
 
 
 def read_corrections() -> list[list[str]]:
@@ -233,7 +236,7 @@ def write_contact_sheets(found: Found, tiles: np.ndarray, folder: Path) -> list[
         sheet = pictures.draw_contact_sheet(found, tiles, cluster, config.CONTACT_SHEET_IMAGES)
         return write_picture(folder / str(cluster), sheet)
 
-    return [path for pair in parallel.in_threads(write, largest.tolist()) for path in pair]
+    return [path for pair in in_threads(write, largest.tolist()) for path in pair]
 
 
 def write_handover(found: Found, vectors: np.ndarray, tiles: np.ndarray) -> list[Path]:
@@ -271,7 +274,7 @@ def write_report(
     data["review"]["earlier"] = read_corrections()
     path = paths.result_dir(config.DATASET) / "report.html"
     pieces = page.render_report(
-        found, data, facts, tiles, typical, config.REPORT_MAX_MB * 1e6, config.REPORT_THUMBNAIL, parallel.in_threads
+        found, data, facts, tiles, typical, config.REPORT_MAX_MB * 1e6, config.REPORT_THUMBNAIL, in_threads
     )
     with files.atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(pieces)

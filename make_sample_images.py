@@ -15,8 +15,8 @@ The same seed draws the same pictures, whatever the number of workers. Files tha
 Reads:  nothing
 Writes: raw_img/sample_train/, raw_img/sample/, mask_true/sample_train/, mask_true/sample/,
         data/sample_train/sample_images.json, data/sample/sample_images.json
-Config: SAMPLE_NAME, SAMPLE_SEED, SAMPLE_TRAIN_MODELS, SAMPLE_MODELS, SAMPLE_MIN_IMAGES, SAMPLE_MAX_IMAGES,
-        SAMPLE_IMAGE_SIZE, N_JOBS, REDO
+Config: SAMPLE_IMAGE_SIZE (recorded as the models drawn: SAMPLE_NAME, SAMPLE_SEED, SAMPLE_TRAIN_MODELS, SAMPLE_MODELS,
+        SAMPLE_MIN_IMAGES, SAMPLE_MAX_IMAGES; without effect on the files: N_JOBS, REDO)
 """
 
 import time
@@ -29,9 +29,10 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 import config
-from pipeline import files, settings
+from pipeline.machinery import files, paths, records, run, settings
+from pipeline.machinery.errors import SettingError, UserError
+from pipeline.machinery.paths import check_within_root, display_path
 from pipeline.sample.catalogue import Model, photograph_model, plan_catalogue
-from pipeline.settings import SettingError, UserError
 
 SIGNATURE = b"drawn by make_sample_images.py"  # the comment in every file that this script writes
 FIRST_TRAIN_ID, FIRST_ID = 10001, 20001  # model ids of the two data sets, which share none
@@ -78,9 +79,9 @@ def write_signed(path: Path, content: bytes) -> None:
     """Write a file whole; raises UserError where a file stands there that this script did not write."""
     if path.exists() and not is_signed(path):
         raise UserError(
-            f"{files.shown(path)} was not written by make_sample_images.py: move it away or set another SAMPLE_NAME"
+            f"{display_path(path)} was not written by make_sample_images.py: move it away or set another SAMPLE_NAME"
         )
-    with files.whole(path, waited_for=False) as temporary:
+    with files.atomic_write(path, waited_for=False) as temporary:
         temporary.write_bytes(sign(content))
 
 
@@ -99,31 +100,31 @@ def write_model(model: Model, size: int, image_dir: Path, mask_dir: Path) -> lis
 
 def remove_former(record_path: Path, kept: list[Path], folders: tuple[Path, ...]) -> None:
     """Remove the files of a former plan that lie in `folders` as its record describes them, but for those `kept`."""
-    names_kept = {files.shown(path) for path in kept}
-    for name, fingerprint in (files.read_record(record_path) or {}).get("outputs", {}).items():
-        path = files.root() / name
+    names_kept = {display_path(path) for path in kept}
+    for name, fingerprint in (records.read_record(record_path) or {}).get("outputs", {}).items():
+        path = paths.root() / name
         ours = any(path.is_relative_to(folder) for folder in folders)
-        if ours and name not in names_kept and files.fingerprint_file(path) == fingerprint:
-            files.inside(path).unlink()
+        if ours and name not in names_kept and records.fingerprint_file(path) == fingerprint:
+            check_within_root(path).unlink()
 
 
 def draw_data_set(dataset: str, models: list[Model]) -> None:
     """Draw the images and masks of one data set on all cores, unless they are there; remove those of a former plan."""
     began = time.perf_counter()
-    folders = image_dir, mask_dir = files.raw_img_dir(dataset), files.mask_true_dir(dataset)
-    record_path = files.data_dir(dataset) / "sample_images.json"
-    inputs = {"models": files.fingerprint([astuple(model) for model in models])}
-    origin = files.made_from(__file__, inputs, ["SAMPLE_IMAGE_SIZE"])
-    if files.up_to_date(record_path, origin):
-        return files.unchanged([image_dir, mask_dir])
+    folders = image_dir, mask_dir = paths.raw_img_dir(dataset), paths.mask_true_dir(dataset)
+    record_path = paths.data_dir(dataset) / "sample_images.json"
+    inputs = {"models": records.fingerprint([astuple(model) for model in models])}
+    origin = records.made_from(__file__, inputs)
+    if records.up_to_date(record_path, origin):
+        return run.unchanged([image_dir, mask_dir])
     drawn = Parallel(settings.n_jobs(), return_as="generator")(
         delayed(write_model)(model, config.SAMPLE_IMAGE_SIZE, image_dir, mask_dir) for model in models
     )
     written = [path for paths in tqdm(drawn, dataset, len(models), unit="model", disable=None) for path in paths]
     remove_former(record_path, written, folders)
-    files.write_record(record_path, origin, written, n_models=len(models), n_images=len(written) // 2)
+    records.write_record(record_path, origin, written, n_models=len(models), n_images=len(written) // 2)
     n_images = sum(model.n_images for model in models)
-    files.summary(n_images, len(written) // 2, 0, [image_dir, mask_dir], time.perf_counter() - began)
+    run.summary(n_images, len(written) // 2, 0, [image_dir, mask_dir], time.perf_counter() - began)
     return None
 
 
@@ -134,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

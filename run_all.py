@@ -133,9 +133,9 @@ def table(steps: list[Step]) -> str:
 
 def scores(dataset: str) -> str:
     """What evaluation.json and the report of `dataset` say, in a few lines; empty where they are not there."""
-    from pipeline import files
+    from pipeline.machinery import files, paths
 
-    evaluation_path, report_path = (files.result_dir(dataset) / name for name in ("evaluation.json", "report.html"))
+    evaluation_path, report_path = (paths.result_dir(dataset) / name for name in ("evaluation.json", "report.html"))
     lines = []
     if evaluation_path.exists():
         evaluation = files.read_json(evaluation_path, "05.evaluation.py")
@@ -166,7 +166,8 @@ def parsed_arguments() -> tuple[argparse.Namespace, list[str]]:
 def steps_of(options: argparse.Namespace, overrides: list[str]) -> list[Step]:
     """The steps to run, by config.py with the overrides; raises SettingError for one that is wrong."""
     import config
-    from pipeline import settings
+    from pipeline.machinery import settings
+    from pipeline.machinery.errors import SettingError
 
     settings.apply_overrides(overrides)
     settings.check()
@@ -177,7 +178,7 @@ def steps_of(options: argparse.Namespace, overrides: list[str]) -> list[Step]:
     try:
         return chosen(steps, options.first, options.only)
     except ValueError as error:
-        raise settings.SettingError(str(error)) from None
+        raise SettingError(str(error)) from None
 
 
 def may_lack_labels(step: Step) -> bool:
@@ -192,12 +193,13 @@ def main() -> int:
     environment.enter("requirements.txt")
 
     import config
-    from pipeline import settings
+    from pipeline.machinery import run
+    from pipeline.machinery.errors import SettingError
 
     try:
         steps = steps_of(options, overrides)
-    except settings.SettingError as error:
-        return settings.report(str(error), error.exit_code)
+    except SettingError as error:
+        return run.report_error(str(error), error.exit_code)
     if options.dry_run:
         print("\n".join(f"{step.stage}  {step.dataset}" for step in steps))
         return 0

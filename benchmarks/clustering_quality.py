@@ -27,7 +27,9 @@ from sklearn.neighbors import NearestNeighbors
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from pipeline import files, som  # noqa: E402
+from pipeline import som  # noqa: E402
+from pipeline.dataset import read_features  # noqa: E402
+from pipeline.machinery import files, paths  # noqa: E402
 
 SHARED = PROJECT.parent / "shared" / "features"
 SETS = ("catalogue_train", "catalogue_test", "photos_train", "photos_test", "sample")
@@ -39,10 +41,10 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray] | None:
         with np.load(SHARED / f"{name}.npz", allow_pickle=False) as stored:
             labels = np.array([str(image).split("_")[0] for image in stored["images"]])
             return stored["features"].astype(np.float32), labels
-    folder = files.data_dir(name)
+    folder = paths.data_dir(name)
     if not (folder / "features.npy").exists() or not (folder / "labels_true.csv").exists():
         return None
-    features, img_paths = files.read_features(name)
+    features, img_paths = read_features(name)
     rows = files.read_csv(folder / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
     label_of = {row["image"]: row["label"] for row in rows}
     return np.array(features, np.float32), np.array([label_of[image] for image in img_paths])

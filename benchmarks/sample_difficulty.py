@@ -16,7 +16,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from pipeline import files
+from pipeline.dataset import list_images
+from pipeline.machinery import paths
 
 SEEDS = range(5)
 
@@ -37,8 +38,8 @@ def thumbnail(image_bgr: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Print the scores of one drawn data set."""
     dataset = sys.argv[1] if len(sys.argv) > 1 else "sample"
-    folder, masks = files.raw_img_dir(dataset), files.mask_true_dir(dataset)
-    names = files.list_images(folder)
+    folder, masks = paths.raw_img_dir(dataset), paths.mask_true_dir(dataset)
+    names = list_images(folder)
     labels = [name.split("_")[0] for name in names]
     n_models = len(set(labels))
     images = [cv2.imread(str(folder / name)) for name in names]

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from pipeline import files, images
+from pipeline import images
+from pipeline.dataset import images_of
+from pipeline.machinery import files, paths
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -34,14 +36,14 @@ def sheet(rows: list[list[np.ndarray]]) -> np.ndarray:
 
 def main() -> None:
     """Write the sheet: for every model images spread evenly over its sellers."""
-    folder = files.raw_img_dir(DATASET)
+    folder = paths.raw_img_dir(DATASET)
     models: dict[str, list[str]] = {}
-    for name in files.images_of(folder, "run make_sample_images.py first"):
+    for name in images_of(folder, "run make_sample_images.py first"):
         models.setdefault(name.split("_")[0], []).append(name)
     chosen = [[names[i] for i in np.linspace(0, len(names) - 1, N_IMAGES).astype(int)] for names in models.values()]
     path = PROJECT / "doc" / "sample.jpg"
     picture = sheet([[images.read_bgr(folder / name) for name in row] for row in chosen])
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         temporary.write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
     print(f"wrote {path.relative_to(PROJECT).as_posix()}, {path.stat().st_size / 1000:.0f} kB")
 

@@ -31,7 +31,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 import run_all  # noqa: E402
-from pipeline import files  # noqa: E402
+from pipeline.machinery import paths  # noqa: E402
 
 
 def children_of() -> dict[int, list[int]]:
@@ -82,7 +82,7 @@ def memory_of(pid: int, root: str) -> Memory:
 
 def watch(process: subprocess.Popen, peaks: list[Memory]) -> None:
     """Keep the highest values of `memory_of` in `peaks[0]` until `process` ends."""
-    root = str(files.root())
+    root = str(paths.root())
     while process.returncode is None:
         peaks[0] = Memory(*map(max, peaks[0], memory_of(process.pid, root)))
         time.sleep(0.05)

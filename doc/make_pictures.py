@@ -16,8 +16,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import config
-from pipeline import files
 from pipeline.images import read_bgr
+from pipeline.machinery import files, paths
 
 N_CLUSTERS, N_IMAGES = 4, 4
 TITLES = ("photographs as they come", "background removed", "clusters found")
@@ -56,9 +56,9 @@ def draw(raw_dir: Path, img_dir: Path, clusters: list[list[str]], seed: int) -> 
 
 def main() -> None:
     dataset = config.SAMPLE_NAME
-    rows = files.read_csv(files.data_dir(dataset) / "clusters.csv", ["image", "cluster"], "04.clustering_som.py")
+    rows = files.read_csv(paths.data_dir(dataset) / "clusters.csv", ["image", "cluster"], "04.clustering_som.py")
     clusters = chosen_images(rows, seed=3)
-    figure = draw(files.raw_img_dir(dataset), files.img_dir(dataset), clusters, seed=1)
+    figure = draw(paths.raw_img_dir(dataset), paths.img_dir(dataset), clusters, seed=1)
     path = Path(__file__).resolve().parent / "pipeline.png"
     figure.savefig(path, metadata={"Software": None})
     print(f"wrote {path}")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 from stages import SETTINGS, STAGES
 
-from pipeline import files
+from pipeline.dataset import list_images
 from pipeline.images import read_bgr
 
 STAGE = "01.img_preprocess.py"
@@ -28,8 +28,8 @@ def test_each_file_comes_out_or_is_listed_with_a_reason(root, run_stage):
     dead_links = corpus.links(raw)
     done = run_stage(STAGE, "--DATASET=x", "--SAVE_MASKS=True")
     assert done.returncode == 0, done.stderr
-    out, skipped = files.list_images(root / "img" / "x"), skipped_in(root)
-    assert sorted([*out, *skipped]) == files.list_images(raw)
+    out, skipped = list_images(root / "img" / "x"), skipped_in(root)
+    assert sorted([*out, *skipped]) == list_images(raw)
     assert set(corpus.good()) <= set(out)
     assert {*corpus.bad(), *dead_links} == set(skipped) - set(corpus.either())
     assert all(len(reason) > 3 for reason in skipped.values())
@@ -78,7 +78,7 @@ def test_no_stage_loses_any_of_them(root, run_stage):
     raw = root / "raw_img" / "x"
     corpus.lay_out(raw, {**corpus.good(), **corpus.bad(), **corpus.either()})
     corpus.links(raw)
-    n_raw, n_cleaned = len(files.list_images(raw)), 0
+    n_raw, n_cleaned = len(list_images(raw)), 0
     for stage in STAGES:
         done = run_stage(stage, *SETTINGS)
         assert done.returncode == 0, (stage, done.stderr)

@@ -39,8 +39,8 @@ from stages import (
 )
 
 import config
-from pipeline import files
-from pipeline.settings import UserError
+from pipeline.dataset import list_images
+from pipeline.machinery.errors import UserError
 
 resource = pytest.importorskip("resource", reason="needs the signals, links and limits of Unix")
 TINY = ("--DATASET=x", "--TRAIN_DATASET=x", "--IMAGE_SIZE=75", "--PRETRAINED_WEIGHTS=random", "--EPOCHS=1",
@@ -272,7 +272,7 @@ def test_photographs_that_vanish_while_the_stage_runs(root):
         (root / "raw_img" / "x" / f"1_1_{i:03d}.jpg").unlink()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    n_out = len(files.list_images(root / "img" / "x"))
+    n_out = len(list_images(root / "img" / "x"))
     assert n_out < 200 and f"200 images in = {n_out} out + {200 - n_out} skipped" in output
     assert "no such file" in (root / "data" / "x" / "skipped.csv").read_text(encoding="utf-8")
     # the next run knows of 150, whatever the first one made of the others

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from stages import STAGES, TRAINING, contents, lay_out_models, run_to_end, start
 
-from pipeline import files
-from pipeline.settings import UserError
+from pipeline.dataset import read_features
+from pipeline.machinery.errors import UserError
 
 FINE_TUNING = ("--PRETRAINED_WEIGHTS=random", "--EPOCHS=3", "--PATIENCE=9", "--LEARNING_RATE=0.0001")
 
@@ -35,7 +35,7 @@ def assert_whole(root: Path) -> None:
     if (root / "data" / "x" / "features.npy").exists():
         os.environ["IMAGE_CLUSTER_ROOT"] = str(root)  # the tests that come here restore it
         try:
-            features, names = files.read_features("x")
+            features, names = read_features("x")
             assert len(features) == len(names)
         except UserError as error:
             assert "run 03.feature_extraction.py" in str(error)

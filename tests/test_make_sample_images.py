@@ -12,7 +12,7 @@ import pytest
 from conftest import load_stage
 from PIL import Image
 
-from pipeline import files
+from pipeline.dataset import list_images
 from pipeline.sample.bags import draw_bag
 from pipeline.sample.catalogue import FAMILIES, photograph_model, plan_catalogue
 from pipeline.sample.curves import fillet, polyline, rectangle, spline
@@ -217,12 +217,12 @@ def test_files_depend_on_the_seed_and_not_on_the_number_of_workers(root, run_sta
 
     names, models = {}, {}
     for dataset, n_models in (("sample_train", 1), ("sample", 2)):
-        names[dataset] = files.list_images(root / "raw_img" / dataset)
+        names[dataset] = list_images(root / "raw_img" / dataset)
         assert all(re.fullmatch(r"(\d+)_\1\d+_\d+\.jpg", name) for name in names[dataset])
         models[dataset] = {name.split("_")[0] for name in names[dataset]}
         assert len(models[dataset]) == n_models
         assert 2 * n_models <= len(names[dataset]) <= 3 * n_models
-        assert files.list_images(root / "mask_true" / dataset) == [f"{name}.png" for name in names[dataset]]
+        assert list_images(root / "mask_true" / dataset) == [f"{name}.png" for name in names[dataset]]
         for name in names[dataset]:
             image = cv2.imread(str(root / "raw_img" / dataset / name))
             mask = cv2.imread(str(root / "mask_true" / dataset / f"{name}.png"), cv2.IMREAD_UNCHANGED)

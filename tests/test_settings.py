@@ -202,8 +202,8 @@ run.run(main, "")
 BREAKS_OFF = """
 import time
 import config
-from pipeline import parallel
 from pipeline.machinery import paths, run
+from pipeline.machinery.executor import ordered_map
 
 def slow(name):
     path = paths.root() / name
@@ -213,7 +213,7 @@ def slow(name):
 
 def main():
     config.N_JOBS = 2
-    parts = parallel.in_threads(slow, [f"{i}.part" for i in range(100)])
+    parts = ordered_map(slow, [f"{i}.part" for i in range(100)], threads=True)
     for _ in parts:
         raise KeyboardInterrupt
 
