@@ -44,7 +44,7 @@ from pipeline import memory
 from pipeline.clustering import som
 from pipeline.clustering.assignment import assigned
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
-from pipeline.clustering.corrections import corrected, same_groups
+from pipeline.clustering.corrections import corrected, find_verdict, same_groups
 from pipeline.clustering.cuts import GRANULARITIES, by_size, curve, cut
 from pipeline.clustering.directions import Both, Directions, Product, different, rows_not_finite, zeros_in
 from pipeline.clustering.grouping import differing_groups, group, single_images
@@ -54,6 +54,7 @@ from pipeline.dataset import read_features
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import display_path
+from pipeline.machinery.tables import Names, find_name, read_table
 
 TRAINING_SETTINGS = ("RANDOM_SEED", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS", "SOM_TOPOLOGY", "SOM_INITIALISATION",
                      "SOM_EPOCHS")  # fmt: skip
@@ -188,33 +189,38 @@ def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) 
 
 
 def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The pairs (rows of img_paths) that data/D/corrections.csv calls the same and different; none without the file.
+    """Return the pairs (rows of img_paths) that data/D/corrections.csv calls the same and different.
 
-    Raises UserError naming the line where an image is unknown, the verdict is neither, or lines contradict.
+    A line about a photograph that is gone is left out with a warning. Raises UserError naming the line where a name is
+    ambiguous, the verdict is neither, or lines contradict.
     """
     path = paths.data_dir(config.DATASET) / "corrections.csv"
     if not path.exists():
         return [], []
-    row_of = {name: row for row, name in enumerate(img_paths)}
+    row_of, names = {name: row for row, name in enumerate(img_paths)}, Names(img_paths)
     verdicts: dict[str, list[tuple[int, int]]] = {"same": [], "different": []}
-    lines = files.read_csv(path, ["image_a", "image_b"], "your correction of that line, then this")
-    for line, entry in enumerate(lines, start=2):
-        where = f"{display_path(path)}, line {line}"
-        for column in ("image_a", "image_b"):
-            if entry[column] not in row_of:
-                raise UserError(f"{where}: {entry[column]!r} is no image of {config.DATASET}: correct the name")
-        # whatever the third column is called
-        verdict = str(
-            next((value for column, value in entry.items() if column not in ("image_a", "image_b")), "")
-        ).strip()
-        if verdict not in verdicts:
-            raise UserError(f"{where}: {verdict!r} must be same or different")
-        verdicts[verdict].append((row_of[entry["image_a"]], row_of[entry["image_b"]]))
+    gone: list[str] = []
+    for row in read_table(path, ["image_a", "image_b"], names):
+        a, b = (find_name(names, row, column, path) for column in ("image_a", "image_b"))
+        where = f"{display_path(path)}, line {row.line}"
+        verdict = find_verdict(row.cells)
+        if verdict is None:
+            shown = ", ".join(repr(value) for name, value in row.cells.items() if name not in ("image_a", "image_b"))
+            raise UserError(f"{where}: {shown or 'no verdict'} must be same or different")
+        if a is None or b is None:
+            gone.append(f"line {row.line} ({row.cells['image_b' if a else 'image_a']})")
+        elif a == b and verdict == "different":
+            raise UserError(f"{where}: {a} is called different from itself: correct one of the two names")
+        elif a != b:
+            verdicts[verdict].append((row_of[a], row_of[b]))
+    if gone:
+        print(f"warning: {display_path(path)}: {len(gone)} of its lines are about photographs that are not among the "
+              f"images of {config.DATASET}, and left out: {', '.join(gone[:3])}{', ...' * bool(gone[3:])}")  # fmt: skip
     group = same_groups(len(img_paths), verdicts["same"])
-    for a, b in verdicts["different"]:
-        if group[a] == group[b]:
+    for row_a, row_b in verdicts["different"]:
+        if group[row_a] == group[row_b]:
             raise UserError(
-                f"{display_path(path)} calls {img_paths[a]} and {img_paths[b]} different, but other lines make "
+                f"{display_path(path)} calls {img_paths[row_a]} and {img_paths[row_b]} different, but other lines make "
                 "them the same: remove one of these lines"
             )
     return verdicts["same"], verdicts["different"]
@@ -268,14 +274,16 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
     )
     cluster, odd = by_size(cluster[training.first_of]), odd[training.first_of]
     same, different_ = read_corrections(img_paths)
+    first_new = len(features)
     if config.ASSIGN_TO:
         old_features, old_cluster = earlier_run(config.ASSIGN_TO, features.shape[1])
         both = train(Both(old_features, features), read_landmarks(features.shape[1]))
         group = both.partitions[both.predicted][both.first_of]
         cluster = assigned(old_cluster, group, both.first_of, both.neighbours, both.similarity)
+        first_new = int(max(old_cluster.max(), cluster.max())) + 1
     if same or different_:
         data = Directions(features, training.centre)
-        cluster = corrected(cluster, sure, runner_up, data, same, different_)
+        cluster = corrected(cluster, sure, runner_up, data, same, different_, first_new)
     return cluster if config.ASSIGN_TO else by_size(cluster), odd
 
 

@@ -32,10 +32,12 @@ import numpy as np
 
 import config
 from pipeline import dataset
+from pipeline.clustering.corrections import find_verdict
 from pipeline.clustering.directions import Directions
 from pipeline.machinery import files, paths, placing, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.executor import ordered_map
+from pipeline.machinery.tables import Names, find_name, read_table
 from pipeline.report import handover, page, pictures
 from pipeline.report.found import Found, project_on_main_axes
 from pipeline.report.grid import Grid, build_grid, find_typical_images
@@ -99,13 +101,17 @@ def read_tiles(names: list[str], handle: IOBase) -> tuple[np.ndarray, list[int]]
     return read_thumbnails(found, TILE, handle, in_threads)
 
 
-def read_corrections() -> list[list[str]]:
-    """Return the rows of corrections.csv as it is now, so that a download from the report keeps them."""
+def read_corrections(img_paths: list[str]) -> list[list[str]]:
+    """Return the lines of corrections.csv as it is now, so that a download from the report keeps them."""
     path = paths.data_dir(config.DATASET) / "corrections.csv"
     if not path.exists():
         return []
-    columns = ["image_a", "image_b", page.RELATION]
-    return [[row[name] for name in columns] for row in files.read_csv(path, columns, "the review list of report.html")]
+    names = Names(img_paths)
+    return [
+        [find_name(names, row, column, path) or row.cells[column] for column in ("image_a", "image_b")]
+        + [find_verdict(row.cells) or ""]
+        for row in read_table(path, ["image_a", "image_b"], names)
+    ]
 
 
 def read_skipped() -> list[dict[str, str]]:
@@ -271,7 +277,7 @@ def write_report(
     """Write report.html within REPORT_MAX_MB; returns its path."""
     key = records.fingerprint([found.names, found.cluster.tolist()])[:16]  # marks belong to one result
     data = {"dataset": config.DATASET, "key": key, **page.collect_data(found, som_arrays, grid, typical), "tsne": plane}
-    data["review"]["earlier"] = read_corrections()
+    data["review"]["earlier"] = read_corrections(found.names)
     path = paths.result_dir(config.DATASET) / "report.html"
     pieces = page.render_report(
         found, data, facts, tiles, typical, config.REPORT_MAX_MB * 1e6, config.REPORT_THUMBNAIL, in_threads

@@ -38,10 +38,12 @@ N_JOBS: Annotated[int, between(0, 1024)] = 0
 REDO: bool = False  # True: do a stage again although its inputs and settings have not changed
 
 # ---- 00.make_labels_true -------------------------------------------------------------------------
-# "name": by LABEL_PATTERN; "folder": the parent folder's name; "none": no labels are known
-LABEL_FROM: Literal["name", "folder", "none"] = "name"
+# "name": by LABEL_PATTERN; "folder": the parent folder's name; "table": labels.csv; "none": no labels are known
+LABEL_FROM: Literal["name", "folder", "table", "none"] = "name"
 # regular expression on the file name without suffix; group 1 is the label
 LABEL_PATTERN: LabelPattern = r"^([^_]+)_[^_]+_[^_]+$"
+# True: labels from names or folders count as models also where they look like dates, a counter, a camera's prefix
+TRUST_LABELS: bool = False
 
 # ---- make_sample_images --------------------------------------------------------------------------
 # data sets drawn: raw_img/<SAMPLE_NAME> (new models), raw_img/<SAMPLE_NAME>_train (known)

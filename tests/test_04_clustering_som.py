@@ -297,10 +297,32 @@ def test_corrections_are_kept(root):
     assert len(set(run())) == 4
 
 
+def test_a_correction_of_a_photograph_that_is_gone_is_a_warning(root, capsys):
+    put(root, groups([10, 10])[0])
+    before = run()
+    path = root / "data" / "x" / "corrections.csv"
+    path.write_text("image_a,image_b,verdict\n0000.jpg,gone.jpg,same\n0000.jpg,0015.jpg,different\n", "utf-8")
+    assert run().tolist() == before.tolist()
+    assert (
+        "1 of its lines are about photographs that are not among the images of x, and left out: line 2 (gone.jpg)"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("header", ["verdict", "relation", "note,verdict", "note,relation"])
+def test_the_verdict_is_found_whatever_its_column_is_called(root, header):
+    put(root, groups([3])[0])
+    config.DATASET = "x"
+    text = f"image_a,image_b,{header}\n0000.jpg,0001.jpg," + ("a note," if "note" in header else "") + "Same\n"
+    (root / "data" / "x" / "corrections.csv").write_text(text, "utf-8")
+    assert stage.read_corrections(["0000.jpg", "0001.jpg"]) == ([(0, 1)], [])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0000.jpg,9999.jpg,same", "line 2: '9999.jpg' is no image of x"),
+        ("0000.jpg,0000.JPG,different", "line 2: 0000.jpg is called different from itself"),
+        ("0000.jpg,,same", "line 2: no image_b"),
         ("0000.jpg,0001.jpg,perhaps", "line 2: 'perhaps' must be same or different"),
         (
             "0000.jpg,0001.jpg,same\n0001.jpg,0002.jpg,same\n0002.jpg,0000.jpg,different",

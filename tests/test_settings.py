@@ -83,7 +83,7 @@ def test_a_constant_without_a_kind_is_refused(monkeypatch):
         ("N_JOBS", -1, "a whole number from 0 to 1024"),
         ("TEMPERATURE", 0, "a number above 0 to 1"),
         ("PATIENCE", 0, "a whole number from 1"),
-        ("LABEL_FROM", "file", "one of 'name', 'folder', 'none'"),
+        ("LABEL_FROM", "file", "one of 'name', 'folder', 'table', 'none'"),
         ("REDO", 1, "True or False"),
         ("ASSIGN_TO", "a/b", "the name of a folder below raw_img/, without / or \\, or None"),
         (

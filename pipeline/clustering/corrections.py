@@ -6,6 +6,20 @@ from scipy import sparse
 from pipeline.clustering.directions import Directions
 
 
+def find_verdict(cells: dict[str, str]) -> str | None:
+    """Return "same" or "different" from a line of corrections.csv, None where it says neither or both.
+
+    The verdict stands in the column of that name, or in any further column beside "image_a" and "image_b".
+
+    >>> find_verdict({"image_a": "1.jpg", "image_b": "2.jpg", "note": "handle", "relation": "Different"})
+    'different'
+    """
+    others = [value for name, value in cells.items() if name not in ("image_a", "image_b")]
+    found = {value.casefold() for value in ([cells["verdict"]] if "verdict" in cells else others)}
+    found &= {"same", "different"}
+    return found.pop() if len(found) == 1 else None
+
+
 def same_groups(n_images: int, same: list[tuple[int, int]]) -> np.ndarray:
     """For each image the group of those that are the same by `same`, directly or through others, (n_images,)."""
     a, b = np.array(same, np.int64).reshape(-1, 2).T
@@ -20,8 +34,9 @@ def corrected(
     data: "Directions | np.ndarray",
     same: list[tuple[int, int]],
     different: list[tuple[int, int]],
+    first_new: int,
 ) -> np.ndarray:
-    """Clusters that keep the corrections.
+    """Clusters that keep the corrections; a cluster that they do not concern keeps its id.
 
     Images called the same: where the clusters of two of them differ, an image that is unsure of its cluster moves to
     the other's; where both are sure, the clusters are joined. Images called different and in one cluster: it is cut
@@ -29,6 +44,7 @@ def corrected(
     runner-up or a cluster of its own. Images called the same always move together.
 
     cluster, sure, runner_up : ndarrays of shape (n,), see `confidence`
+    first_new : the id of the first new cluster, larger than all ids in use
     """
     cluster = cluster.copy()
     group = same_groups(len(cluster), same)
@@ -50,7 +66,7 @@ def corrected(
             continue
         members = np.flatnonzero(cluster == cluster[a])
         side = two_sides(data[members], group[members], group[a], group[b])
-        new = cluster.max() + 1
+        new = max(first_new, cluster.max() + 1)
         if side is not None:
             cluster[members[side]] = new
             continue
@@ -59,7 +75,7 @@ def corrected(
         if target < 0 or target == cluster[weak] or forbidden(group[weak], target):
             target = new
         cluster[group == group[weak]] = target
-    return np.unique(cluster, return_inverse=True)[1]
+    return cluster
 
 
 def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -> np.ndarray | None:
