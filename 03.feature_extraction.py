@@ -10,15 +10,13 @@ FEATURE_NETWORK = "pretrained" takes the initial weights as they are and needs n
 Memory does not depend on the number of images.
 
 Reads:  img/D/, model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/feature_network.json
-Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/features_skipped.csv,
-        data/D/features.tsv, data/D/features_metadata.tsv, data/D/features_sprite.png
-Config: DATASET, TRAIN_DATASET, FEATURE_NETWORK, PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT,
-        FEATURE_LAYER, POOLING, MIRROR_AVERAGE, L2_NORMALIZE, COMPUTE_DTYPE, EXTRACTION_BATCH_SIZE, SAVE_TSV,
-        RANDOM_SEED, REDO
+Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/features_skipped.csv
+Config: FEATURE_NETWORK, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING, MIRROR_AVERAGE,
+        L2_NORMALIZE, COMPUTE_DTYPE (which data: DATASET, TRAIN_DATASET; told by the network's fingerprint:
+        PRETRAINED_WEIGHTS, RANDOM_SEED; without effect on the files: EXTRACTION_BATCH_SIZE, N_JOBS, REDO)
 """
 
 import itertools
-import math
 import shutil
 import sys
 import time
@@ -29,27 +27,24 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import files, images, network, parallel, settings
+from pipeline import feature_network, images
+from pipeline.dataset import images_of
+from pipeline.features import inception
+from pipeline.features.framing import fit_image
+from pipeline.features.inception import LayerPooling
+from pipeline.features.whitening import Whitening, normalise_rows, whiten
+from pipeline.machinery import files, records, run
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.executor import ordered_map
+from pipeline.machinery.paths import check_within_root, data_dir, display_path, img_dir, model_dir
+from pipeline.tensorflow_runtime import choose_dtype
 
 STAGE = "03.feature_extraction.py"
 TRAINING = "02.feature_network_fine_tuning.py"
-SETTINGS = [
-    "FEATURE_NETWORK",
-    "INPUT_RANGE",
-    "IMAGE_SIZE",
-    "CROP_TO_PRODUCT",
-    "FEATURE_LAYER",
-    "POOLING",
-    "MIRROR_AVERAGE",
-    "L2_NORMALIZE",
-    "COMPUTE_DTYPE",
-]
 ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "whitened", "compute_dtype", "n_features"]
 MIN_COSINE = 0.999  # to the features in float32; where stage 02 found less, "auto" does not take bfloat16
 BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
 BATCHES_AHEAD = 2  # batches decoded before the network asks for them
-SPRITE_PIXELS = 8192  # side of the projector's sprite at most
-SPRITE_THUMBNAIL = 64  # side of a thumbnail on the sprite at most
 
 Row = np.ndarray  # float32 (n_features,)
 
@@ -59,39 +54,39 @@ Row = np.ndarray  # float32 (n_features,)
 
 def network_files() -> tuple[Path, Path, Path]:
     """Stage 02's network, its record, and the whitening of its features."""
-    folder = files.model_dir(config.TRAIN_DATASET)
+    folder = model_dir(config.TRAIN_DATASET)
     return folder / "feature_network.h5", folder / "feature_network.json", folder / "feature_whitening.npz"
 
 
 def network_print() -> str:
     """Fingerprint of the network's weights and of how features are read off it; needs no TensorFlow."""
     if config.FEATURE_NETWORK == "pretrained":
-        return network.weights_known()
+        return feature_network.identify(config.PRETRAINED_WEIGHTS, config.RANDOM_SEED)
     weights_path, record_path, whitening_path = network_files()
     files.require(weights_path, f"02.feature_network_fine_tuning.py --TRAIN_DATASET={config.TRAIN_DATASET}")
-    record = files.recorded(weights_path, record_path) or {}
+    record = records.recorded(weights_path, record_path) or {}
     place = [record.get(key) for key in ("feature_layer", "pooling", "whitened", "bfloat16_cosine")]
-    whitening = files.fingerprint_file(whitening_path) if record.get("whitened") else ""
-    return files.fingerprint([files.fingerprint_file(weights_path), *place, whitening])
+    whitening = records.fingerprint_file(whitening_path) if record.get("whitened") else ""
+    return records.fingerprint([records.fingerprint_file(weights_path), *place, whitening])
 
 
-def choose_layer(record: dict, initial_weights: str) -> tuple[str, str]:
-    """FEATURE_LAYER and POOLING with "auto" decided: as stage 02 recorded it, else `network.default_layer`.
+def choose_place(record: dict, initial_weights: str) -> LayerPooling:
+    """Decide FEATURE_LAYER and POOLING where they are "auto": as stage 02 recorded it, else `default_place`.
 
     Raises UserError where stage 02 trained for another layer than the one set.
     """
-    layer, pooling = network.default_layer(initial_weights)
+    layer, pooling = inception.default_place(initial_weights)
     trained = record.get("feature_layer")
     if trained and config.FEATURE_LAYER not in ("auto", trained):
-        raise settings.UserError(
-            f'{files.shown(network_files()[0])} was made for FEATURE_LAYER "{trained}", not "{config.FEATURE_LAYER}": '
+        raise UserError(
+            f'{display_path(network_files()[0])} was made for FEATURE_LAYER "{trained}", not "{config.FEATURE_LAYER}": '
             f"run 02.feature_network_fine_tuning.py with that setting"
         )
     layer = config.FEATURE_LAYER if config.FEATURE_LAYER != "auto" else trained or layer
-    return layer, config.POOLING if config.POOLING != "auto" else record.get("pooling") or pooling
+    return LayerPooling(layer, config.POOLING if config.POOLING != "auto" else record.get("pooling") or pooling)
 
 
-def load_whitening(record: dict, pooling: str, n_features: int) -> network.Whitening | None:
+def load_whitening(record: dict, pooling: str, n_features: int) -> Whitening | None:
     """The whitening that stage 02 learned for this network and pooling; None where it says that there is none.
 
     record : of stage 02, which says whether there is one. Raises UserError where that is not the one.
@@ -103,40 +98,41 @@ def load_whitening(record: dict, pooling: str, n_features: int) -> network.White
         return None
     _, record_path, path = network_files()
     files.require(path, TRAINING)
-    if files.recorded(path, record_path) is None:
-        raise settings.UserError(f"{files.shown(path)} was not made with the network beside it: run {TRAINING} again")
-    whitening = network.Whitening(**files.read_npz(path, TRAINING, network.Whitening._fields))
+    if records.recorded(path, record_path) is None:
+        raise UserError(f"{display_path(path)} was not made with the network beside it: run {TRAINING} again")
+    whitening = Whitening(**files.read_npz(path, TRAINING, Whitening._fields))
     shapes = [value.shape for value in whitening if value.dtype.kind == "f" and np.isfinite(value).all()]
     if shapes != [(n_features,), (n_features, n_features)]:
-        raise settings.UserError(f"{files.shown(path)} does not fit {n_features} features: run {TRAINING} again")
+        raise UserError(f"{display_path(path)} does not fit {n_features} features: run {TRAINING} again")
     return whitening
 
 
 def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
-    """The function from uint8 RGB images (n, size, size, 3) to float32 features (n, n_features), and what it is."""
-    trunk = network.inception(config.IMAGE_SIZE)
+    """Return the function from uint8 RGB images (n, size, size, 3) to float32 (n, n_features), and what it is."""
+    backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED)
     record = {}
     if config.FEATURE_NETWORK == "pretrained":
-        initial_weights = network.initialise(trunk)
+        initial_weights = feature_network.load_initial(backbone, config.PRETRAINED_WEIGHTS)
     else:
         weights_path, record_path, _ = network_files()
-        network.load_weights(trunk, weights_path)
-        record = files.recorded(weights_path, record_path) or {}
+        feature_network.load_trained(backbone, weights_path)
+        record = records.recorded(weights_path, record_path) or {}
         initial_weights = record.get("initial_weights", "unknown")
     if initial_weights == "random":
-        print(f"warning: {network.RANDOM_WARNING}", file=sys.stderr)
-    layer, pooling = choose_layer(record, initial_weights)
-    n_features = network.n_features(trunk, layer)
-    whitening = load_whitening(record, pooling, n_features)
-    dtype = network.compute_dtype()
+        print(f"warning: {feature_network.RANDOM_WARNING}", file=sys.stderr)
+    place = choose_place(record, initial_weights)
+    n_features = inception.count_channels(backbone, place.layer)
+    whitening = load_whitening(record, place.pooling, n_features)
+    dtype = choose_dtype(config.COMPUTE_DTYPE)
     if config.COMPUTE_DTYPE == "auto" and whitening and record.get("bfloat16_cosine", 1) < MIN_COSINE:
         dtype = "float32"
-    pool = network.feature_function(trunk, layer, pooling, config.MIRROR_AVERAGE, dtype)
+    input_range = inception.choose_input_range(backbone, config.INPUT_RANGE)
+    pool = inception.feature_function(backbone, place, input_range, config.MIRROR_AVERAGE, dtype)
 
     def compute(images_rgb: np.ndarray) -> np.ndarray:
-        return network.whitened(np.asarray(pool(images_rgb)), whitening)
+        return whiten(np.asarray(pool(images_rgb)), whitening)
 
-    values = [config.FEATURE_NETWORK, initial_weights, layer, pooling, whitening is not None, dtype, n_features]
+    values = [config.FEATURE_NETWORK, initial_weights, *place, whitening is not None, dtype, n_features]
     return compute, dict(zip(ABOUT, values, strict=True))
 
 
@@ -147,7 +143,7 @@ def load_image(path: Path) -> tuple[np.ndarray, str]:
     """The network's input for an image file, uint8 RGB (size, size, 3), and "", or zeros and why it can't be read."""
     size = config.IMAGE_SIZE
     try:
-        return network.square_image(images.read_bgr(path), size, config.CROP_TO_PRODUCT), ""
+        return fit_image(images.read_bgr(path), size, config.CROP_TO_PRODUCT), ""
     except images.ImageError as error:
         return np.zeros((size, size, 3), np.uint8), str(error)
 
@@ -157,7 +153,7 @@ def batches(paths: list[Path], batch_size: int) -> Iterator[tuple[np.ndarray, li
 
     Images are decoded in threads while the network computes on the batches before.
     """
-    loaded = parallel.in_threads(load_image, paths, n_ahead=BATCHES_AHEAD * batch_size)
+    loaded = ordered_map(load_image, paths, threads=True, n_ahead=BATCHES_AHEAD * batch_size)
     while batch := list(itertools.islice(loaded, batch_size)):
         images_rgb, reasons = zip(*batch, strict=True)
         yield np.stack(images_rgb), list(reasons)
@@ -175,7 +171,7 @@ def compute_features(paths: dict[str, Path], compute: Callable, parts: "Parts") 
         for i, (images_rgb, reasons) in enumerate(batches(list(paths.values()), batch_size)):
             found = compute(images_rgb)  # (n, n_features)
             if config.L2_NORMALIZE:
-                found = network.normalised(found)
+                found = normalise_rows(found)
             batch_keys = keys[i * batch_size : (i + 1) * batch_size]
             unreadable.update({key: reason for key, reason in zip(batch_keys, reasons, strict=True) if reason})
             done += [(key, row) for key, row, reason in zip(batch_keys, found, reasons, strict=True) if not reason]
@@ -196,7 +192,7 @@ class Parts:
     def __init__(self, folder: Path, network_id: str):
         self.folder = folder
         self.own = folder / network_id
-        files.inside(self.own / "a part")
+        check_within_root(self.own / "a part")
 
     def begin(self, about: dict) -> None:
         """Say what the rows that follow are; parts of other networks and settings are removed."""
@@ -216,7 +212,7 @@ class Parts:
         """Keep (fingerprint, features) pairs."""
         if rows:
             keys, values = zip(*rows, strict=True)
-            with files.whole(self.own / f"{files.fingerprint(keys)}.npz") as temporary:
+            with files.atomic_write(self.own / f"{records.fingerprint(keys)}.npz") as temporary:
                 np.savez(temporary, keys=np.array(keys), features=np.stack(values))
 
     def read(self) -> Iterator[tuple[str, Row]]:
@@ -224,7 +220,7 @@ class Parts:
         for path in sorted(self.own.glob("[!.]*.npz")):
             try:
                 part = files.read_npz(path, STAGE, ("keys", "features"))
-            except settings.UserError:
+            except UserError:
                 path.unlink()
             else:
                 yield from zip(part["keys"].tolist(), part["features"], strict=True)
@@ -239,7 +235,7 @@ class Parts:
 
 def paths_of(dataset: str) -> dict[str, Path]:
     """The files this stage writes, by what they are; "next" ones lie there before the exchange."""
-    folder = files.data_dir(dataset)
+    folder = data_dir(dataset)
     return {
         "features": folder / "features.npy",
         "next": folder / "features_next.npy",
@@ -248,9 +244,6 @@ def paths_of(dataset: str) -> dict[str, Path]:
         "record": folder / "features.json",
         "skipped": folder / "features_skipped.csv",
         "parts": folder / "features_parts",
-        "tsv": folder / "features.tsv",
-        "metadata": folder / "features_metadata.tsv",
-        "sprite": folder / "features_sprite.png",
     }
 
 
@@ -260,7 +253,7 @@ def exchange(paths: dict[str, Path]) -> None:
     A reader never sees the rows of one with the names of the other: where the names change, img_paths.txt is taken away
     before the features are replaced.
     """
-    if files.fingerprint_file(paths["names"]) != files.fingerprint_file(paths["names_next"]):
+    if records.fingerprint_file(paths["names"]) != records.fingerprint_file(paths["names_next"]):
         paths["names"].unlink(missing_ok=True)
     if paths["next"].exists():
         paths["next"].replace(paths["features"])
@@ -269,9 +262,9 @@ def exchange(paths: dict[str, Path]) -> None:
 
 def finish_exchange(paths: dict[str, Path]) -> None:
     """Finish the exchange that a killed run had begun; what a run killed before that left behind is removed."""
-    outputs = (files.read_record(paths["record"]) or {}).get("outputs", {})
+    outputs = (records.read_record(paths["record"]) or {}).get("outputs", {})
     for new, old in (("next", "features"), ("names_next", "names")):
-        if paths[new].exists() and files.fingerprint_file(paths[new]) != outputs.get(files.shown(paths[old])):
+        if paths[new].exists() and records.fingerprint_file(paths[new]) != outputs.get(display_path(paths[old])):
             paths[new].unlink()
     if paths["names_next"].exists():
         exchange(paths)
@@ -284,11 +277,11 @@ def earlier_rows(paths: dict[str, Path], origin: dict) -> tuple[dict[str, Row], 
 
     Returns fingerprint -> memory-mapped row, and the record; both are empty where there is no such run.
     """
-    record = files.recorded(paths["features"], paths["record"])
+    record = records.recorded(paths["features"], paths["record"])
     if config.REDO or record is None or not same_way(record["made_from"], origin):
         return {}, {}
     features = files.read_npy(paths["features"], STAGE, memory_map=True)
-    with files.as_written(paths["record"], STAGE):
+    with records.as_written(paths["record"], STAGE):
         keys = [key for key in record["images"].values() if key]
         return dict(zip(keys, features, strict=True)), {key: record[key] for key in ABOUT}
 
@@ -304,7 +297,7 @@ def write_next(path: Path, keys: list[str], n_features: int, earlier: dict[str, 
     for i, key in enumerate(keys):
         rows_of.setdefault(key, []).append(i)
     # written, not memory-mapped: a full disk ends a program that writes to a map
-    with files.whole(path) as temporary, temporary.open("wb") as handle:
+    with files.atomic_write(path) as temporary, temporary.open("wb") as handle:
         descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
         header = {"descr": descr, "fortran_order": False, "shape": (len(keys), n_features)}
         np.lib.format.write_array_header_1_0(handle, header)
@@ -324,36 +317,6 @@ def write_skipped(path: Path, skipped: list[tuple[str, str, str]]) -> None:
         path.unlink(missing_ok=True)
 
 
-# ---- for the TensorFlow projector ----------------------------------------------------------------
-
-
-def sprite(image_paths: list[Path]) -> np.ndarray:
-    """Thumbnails in rows on a square sheet, as the projector expects: uint8 BGR (side, side, 3)."""
-    n_columns = max(1, math.ceil(math.sqrt(len(image_paths))))
-    size = max(1, min(SPRITE_THUMBNAIL, SPRITE_PIXELS // n_columns))
-    sheet = np.full((n_columns * size, n_columns * size, 3), 255, np.uint8)
-    for i, path in enumerate(image_paths):
-        top, left = i // n_columns * size, i % n_columns * size
-        try:
-            thumbnail_rgb = network.square_image(images.read_bgr(path), size, crop=False)
-        except images.ImageError:
-            continue
-        sheet[top : top + size, left : left + size] = thumbnail_rgb[..., ::-1]
-    return sheet
-
-
-def write_projector_files(paths: dict[str, Path], names: list[str], img_dir: Path) -> None:
-    """Write features_next.npy as text, the names as metadata, and the sprite."""
-    features = np.load(paths["next"], mmap_mode="r", allow_pickle=False)
-    with files.whole(paths["tsv"]) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
-        for row in features:
-            handle.write("\t".join(f"{value:.6g}" for value in row) + "\n")
-    files.write_lines(paths["metadata"], names)
-    data = images.encode_image(sprite([img_dir / name for name in names]), ".png")
-    with files.whole(paths["sprite"]) as temporary:
-        temporary.write_bytes(data)
-
-
 # ---- the stage -----------------------------------------------------------------------------------
 
 
@@ -365,43 +328,40 @@ def write_outputs(paths: dict[str, Path], origin: dict, keys: dict[str, str], ab
     names = [name for name, key in keys.items() if key]
     files.write_lines(paths["names_next"], names)
     outputs = {
-        files.shown(paths[old]): files.fingerprint_file(paths[new])
+        display_path(paths[old]): records.fingerprint_file(paths[new])
         for new, old in (("next", "features"), ("names_next", "names"))
     }
-    if config.SAVE_TSV:
-        write_projector_files(paths, names, files.img_dir(config.DATASET))
-        outputs |= {files.shown(paths[k]): files.fingerprint_file(paths[k]) for k in ("tsv", "metadata", "sprite")}
     files.write_json(paths["record"], {"made_from": origin, "outputs": outputs, **about, "images": keys})
     exchange(paths)
 
 
-def origin_of(img_dir: Path, keys: dict[str, str]) -> dict:
+def origin_of(folder: Path, keys: dict[str, str]) -> dict:
     """What the features are made from: images, network, settings, code."""
-    inputs = {files.shown(img_dir): files.fingerprint(keys)}
+    inputs = {display_path(folder): records.fingerprint(keys)}
     if config.FEATURE_NETWORK == "fine-tuned":
         weights_path, _, _ = network_files()
-        inputs[files.shown(weights_path)] = files.fingerprint_file(weights_path)
-    origin = files.made_from(__file__, inputs, SETTINGS)
+        inputs[display_path(weights_path)] = records.fingerprint_file(weights_path)
+    origin = records.made_from(__file__, inputs)
     return origin | {"network": network_print()}
 
 
 def main() -> None:
     begin = time.perf_counter()
-    paths, img_dir = paths_of(config.DATASET), files.img_dir(config.DATASET)
-    names = files.images_of(img_dir, f"run 01.img_preprocess.py --DATASET={config.DATASET} first")
-    keys = {name: files.fingerprint_file(img_dir / name) for name in names}
-    origin = origin_of(img_dir, keys)
+    paths, folder = paths_of(config.DATASET), img_dir(config.DATASET)
+    names = images_of(folder, f"run 01.img_preprocess.py --DATASET={config.DATASET} first")
+    keys = {name: records.fingerprint_file(folder / name) for name in names}
+    origin = origin_of(folder, keys)
     finish_exchange(paths)
     wrote = [paths["features"], paths["names"]]
-    if files.up_to_date(paths["record"], origin) and (paths["tsv"].exists() or not config.SAVE_TSV):
-        files.unchanged(wrote)
+    if records.up_to_date(paths["record"], origin):
+        run.unchanged(wrote)
         return
 
-    parts = Parts(paths["parts"], files.fingerprint([origin[key] for key in ("code", "settings", "network")]))
+    parts = Parts(paths["parts"], records.fingerprint([origin[key] for key in ("code", "settings", "network")]))
     earlier, about = earlier_rows(paths, origin)
     about = about or parts.about()
     known = set(earlier) | {key for key, _ in parts.read()} if about else set()
-    to_do = {key: img_dir / name for name, key in keys.items() if key not in known}
+    to_do = {key: folder / name for name, key in keys.items() if key not in known}
     unreadable = {}
     print(f"{len(to_do)} images to compute, {len(set(keys.values())) - len(to_do)} known")
     if to_do:
@@ -410,14 +370,14 @@ def main() -> None:
         unreadable = compute_features(to_do, compute, parts)
     skipped = [(name, STAGE, unreadable[key]) for name, key in keys.items() if key in unreadable]
     if len(skipped) == len(names):
-        raise settings.UserError(f"no file of {files.shown(img_dir)}/ can be read as an image: {skipped[0][2]}")
+        raise UserError(f"no file of {display_path(folder)}/ can be read as an image: {skipped[0][2]}")
     keys = {name: "" if key in unreadable else key for name, key in keys.items()}
     write_next(paths["next"], [key for key in keys.values() if key], about["n_features"], earlier, parts)
     write_outputs(paths, origin, keys, about | {"seconds": round(time.perf_counter() - begin, 1)})
     write_skipped(paths["skipped"], skipped)
     parts.remove()
-    files.summary(len(names), len(names) - len(skipped), len(skipped), wrote, time.perf_counter() - begin)
+    run.summary(len(names), len(names) - len(skipped), len(skipped), wrote, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    settings.run(main, __doc__)
+    run.run(main, __doc__)

@@ -123,7 +123,6 @@ FEATURE_NETWORK: Literal["fine-tuned", "pretrained"] = "fine-tuned"
 MIRROR_AVERAGE: bool = True  # mean of the features of an image and of its mirror image; doubles the time
 L2_NORMALIZE: bool = True  # features of length 1
 EXTRACTION_BATCH_SIZE: Annotated[int, between(1, 4096)] = 64  # images per step
-SAVE_TSV: bool = False  # True: features.tsv, features_metadata.tsv and features_sprite.png for the TensorFlow projector
 
 # ---- 04.clustering_som ---------------------------------------------------------------------------
 # images for each unit of the map; the map grows with the data set

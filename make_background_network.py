@@ -32,7 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import images, network, parallel
+from pipeline import images, parallel
 from pipeline.background.composites import Cutout, cut_out
 from pipeline.background.network import N_CHANNELS, NETWORK_SIZE
 from pipeline.background.onnx_export import export_onnx
@@ -41,6 +41,7 @@ from pipeline.background.training import build_network, compose_example, make_ex
 from pipeline.dataset import images_of
 from pipeline.machinery import files, paths, records, run, settings
 from pipeline.machinery.errors import UserError
+from pipeline.tensorflow_runtime import tensorflow
 
 WORK_SIZE = 320  # longest side at which photographs are used, pixels; as in stage 01
 HELD_OUT = 10  # one model in so many is not trained on
@@ -166,7 +167,7 @@ def main() -> None:
 
     cv2.setNumThreads(1)
     examples, held_out, n_unused = read_examples(sets, grounds)
-    network.tensorflow().keras.utils.set_random_seed(config.RANDOM_SEED)
+    tensorflow().keras.utils.set_random_seed(config.RANDOM_SEED)
     model = build_network()
     history = train_network(model, examples, held_out, config.MASK_EPOCHS, config.RANDOM_SEED, parallel.in_threads)
     score = mean_iou(model, held_out)

@@ -27,7 +27,10 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from conftest import load_stage  # noqa: E402
 
 import config  # noqa: E402
-from pipeline import files, network, settings  # noqa: E402
+from pipeline import files, settings  # noqa: E402
+from pipeline.features import inception  # noqa: E402
+from pipeline.features.whitening import normalise_rows  # noqa: E402
+from pipeline.tensorflow_runtime import choose_dtype, tensorflow  # noqa: E402
 
 
 def spread(values: list[float]) -> str:
@@ -37,17 +40,18 @@ def spread(values: list[float]) -> str:
 
 def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
     """Print both sides' throughput: files to features, and decoded images to features."""
-    network.tensorflow()  # before Keras, which would import it with settings of its own
+    tensorflow()  # before Keras, which would import it with settings of its own
     import keras
 
     stage = load_stage("03.feature_extraction.py")
-    config.PRETRAINED_WEIGHTS = "random"
-    trunk = network.inception(config.IMAGE_SIZE)
-    batch_size, low_high, mirror = config.EXTRACTION_BATCH_SIZE, network.input_range(trunk), config.MIRROR_AVERAGE
-    compute = network.feature_function(trunk, "mixed10", "average", mirror, network.compute_dtype())
-    plain = keras.Model(trunk.input, keras.layers.GlobalAveragePooling2D()(trunk.output))
+    backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED)
+    batch_size, mirror, dtype = config.EXTRACTION_BATCH_SIZE, config.MIRROR_AVERAGE, choose_dtype(config.COMPUTE_DTYPE)
+    low_high = inception.choose_input_range(backbone, config.INPUT_RANGE)
+    place = inception.LayerPooling("mixed10", "average")
+    compute = inception.feature_function(backbone, place, low_high, mirror, dtype)
+    plain = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
     decoded = np.concatenate([images_rgb for images_rgb, _ in stage.batches(paths, batch_size)])
-    inputs = np.asarray(network.scaled(decoded, *low_high))
+    inputs = np.asarray(inception.scale_pixels(decoded, *low_high))
 
     def ours() -> np.ndarray:
         return np.concatenate([np.asarray(compute(images_rgb)) for images_rgb, _ in stage.batches(paths, batch_size)])
@@ -64,7 +68,7 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
 
     def predict_files() -> np.ndarray:
         read = np.stack([stage.load_image(path)[0] for path in paths])
-        return predict(np.asarray(network.scaled(read, *low_high)))
+        return predict(np.asarray(inception.scale_pixels(read, *low_high)))
 
     sides = {
         "ours, from files": ours,
@@ -72,7 +76,7 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
         "model.predict, from files": predict_files,
         "model.predict, from decoded": predict,
     }
-    features = {name: network.normalised(side()) for name, side in sides.items()}  # also the warm-up
+    features = {name: normalise_rows(side()) for name, side in sides.items()}  # also the warm-up
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -80,7 +84,7 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
             side()
             seconds[name].append(clock() - begin)
     both = "mirror average" if mirror else "no mirror average"
-    print(f"{len(paths)} images, {config.IMAGE_SIZE} px, mixed10, {network.compute_dtype()}, {both}, {rounds} rounds")
+    print(f"{len(paths)} images, {config.IMAGE_SIZE} px, mixed10, {dtype}, {both}, {rounds} rounds")
     unit = "processor second" if clock is time.process_time else "s"
     for name in sides:
         print(f"  {name:28} {spread([len(paths) / s for s in seconds[name]])} images/{unit}")
@@ -97,11 +101,10 @@ def plain_alone(paths: list[Path]) -> None:
     import keras
 
     stage = load_stage("03.feature_extraction.py")
-    config.PRETRAINED_WEIGHTS = "random"
-    trunk = network.inception(config.IMAGE_SIZE)
-    plain = keras.Model(trunk.input, keras.layers.GlobalAveragePooling2D()(trunk.output))
+    backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED)
+    plain = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
     read = np.stack([stage.load_image(path)[0] for path in paths])
-    inputs = np.asarray(network.scaled(read, *network.input_range(trunk)))
+    inputs = np.asarray(inception.scale_pixels(read, *inception.choose_input_range(backbone, config.INPUT_RANGE)))
     plain.predict(inputs, batch_size=config.EXTRACTION_BATCH_SIZE, verbose=0)
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+sys.path.insert(0, str(PROJECT))
 
-from conftest import load_stage  # noqa: E402
-
-from pipeline import files, network, settings  # noqa: E402
+from pipeline import files, settings  # noqa: E402
+from pipeline.features.inception import default_place  # noqa: E402
+from pipeline.features.retrieval_scores import judge  # noqa: E402
 
 WAYS = {
     "cosine": ["--HEAD=cosine"],
@@ -59,9 +59,7 @@ def features_scored(root: Path, dataset: str, arguments: list[str]) -> dict[str,
     label_of = {row["image"]: row["label"] for row in rows}
     labelled = [i for i, name in enumerate(names) if label_of.get(name)]
     labels = np.unique([label_of[names[i]] for i in labelled], return_inverse=True)[1]
-    stage = load_stage("02.feature_network_fine_tuning.py")
-    stage.K_MEANS_SEEDS = K_MEANS_SEEDS
-    found = stage.judge(np.load(folder / "features.npy")[labelled], labels)
+    found = judge(np.load(folder / "features.npy")[labelled], labels, K_MEANS_SEEDS)
     clusters = np.load(folder / "labels_pred.npy")[labelled]
     found["ari of stage 04"] = float(adjusted_rand_score(labels, clusters))
     found["clusters of stage 04"] = float(len(np.unique(clusters)))
@@ -117,7 +115,7 @@ def main() -> None:
                 whitened = ", whitened" if record["whitened"] else ""
                 where = f"{record['pooling']} of {record['feature_layer']}{whitened}"
                 found.setdefault(f"{way}: chosen", []).append((where, chosen))
-                place, without = record["start_place"], network.default_layer(record["initial_weights"])
+                place, without = record["start_place"], default_place(record["initial_weights"])
                 for name, layer, pooling in (
                     ("start", place["feature_layer"], place["pooling"]),
                     ("start, without labels", *without),

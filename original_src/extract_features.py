@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import config
-from pipeline import images, network
+from pipeline import images
 from pipeline.dataset import images_of
 from pipeline.machinery import files, paths, records, run, weights
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import display_path, root
+from pipeline.tensorflow_runtime import tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +48,7 @@ def load_network() -> tuple["keras.Model", str]:
 
     Raises UserError where the weights that BASELINE_WEIGHTS demands can't be had.
     """
-    network.tensorflow()
+    tensorflow()
     import keras
 
     keras.utils.set_random_seed(config.RANDOM_SEED)

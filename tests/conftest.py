@@ -13,14 +13,14 @@ import pytest
 from stages import PROJECT, STAGES, lay_out_models, load_stage, run_to_end
 
 import config
-from pipeline import network
+from pipeline import tensorflow_runtime
 
 __all__ = ["PROJECT", "load_stage"]
 
 
 def pytest_configure() -> None:
     """Stage 02 is tested in a process in which other tests may have computed before it could ask for this."""
-    network.do_without_amx()
+    tensorflow_runtime.disable_amx()
 
 
 @pytest.hookimpl(tryfirst=True)

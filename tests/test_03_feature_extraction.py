@@ -9,7 +9,13 @@ import pytest
 from conftest import PROJECT, load_stage
 
 import config
-from pipeline import files, images, network, settings
+from pipeline import images, tensorflow_runtime
+from pipeline.dataset import list_images, read_features
+from pipeline.features.inception import build_inception
+from pipeline.features.whitening import Whitening, normalise_rows
+from pipeline.machinery import files, records
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import img_dir, model_dir
 
 stage = load_stage("03.feature_extraction.py")
 
@@ -19,7 +25,7 @@ def draw(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     image_bgr = np.full((90, 120, 3), 255, np.uint8)
     cv2.circle(image_bgr, (60, 45), int(rng.integers(10, 40)), rng.integers(0, 230, 3).tolist(), -1)
-    images.write_image(files.img_dir("d") / name, image_bgr)
+    images.write_image(img_dir("d") / name, image_bgr)
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def run(capsys) -> str:
 
 def test_features_are_unit_rows_in_order_of_the_names(d, capsys):
     said = run(capsys)
-    features, names = files.read_features("d")
+    features, names = read_features("d")
     assert features.shape == (12, 256) and features.dtype == np.float32
     assert names == [f"{i:02}.png" for i in range(12)]
     assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
@@ -53,24 +59,24 @@ def test_features_are_unit_rows_in_order_of_the_names(d, capsys):
 
 def test_row_order_and_batches_do_not_change_a_row(d, capsys):
     run(capsys)
-    before = dict(zip(files.read_features("d")[1], np.array(files.read_features("d")[0]), strict=True))
+    before = dict(zip(read_features("d")[1], np.array(read_features("d")[0]), strict=True))
     config.REDO, config.EXTRACTION_BATCH_SIZE = True, 5
     draw("00a.png", 99)
     run(capsys)
-    after = dict(zip(files.read_features("d")[1], np.array(files.read_features("d")[0]), strict=True))
+    after = dict(zip(read_features("d")[1], np.array(read_features("d")[0]), strict=True))
     assert all(np.allclose(before[name], after[name], atol=1e-4) for name in before)
 
 
 def test_only_new_and_changed_images_are_computed(d, capsys):
     assert "12 images to compute, 0 known" in run(capsys)
-    before = np.array(files.read_features("d")[0])
+    before = np.array(read_features("d")[0])
     draw("00b.png", 50)  # new, and moves all rows behind it
     draw("05.png", 51)  # changed
-    (files.img_dir("d") / "11.png").unlink()
-    (files.img_dir("d") / "copy.png").write_bytes((files.img_dir("d") / "00.png").read_bytes())
+    (img_dir("d") / "11.png").unlink()
+    (img_dir("d") / "copy.png").write_bytes((img_dir("d") / "00.png").read_bytes())
     assert "2 images to compute, 10 known" in run(capsys)
-    features, names = files.read_features("d")
-    assert names == files.list_images(files.img_dir("d"))
+    features, names = read_features("d")
+    assert names == list_images(img_dir("d"))
     assert (features[names.index("copy.png")] == before[0]).all()
     assert (features[names.index("10.png")] == before[10]).all()
     assert (features[names.index("05.png")] != before[5]).any()
@@ -101,21 +107,21 @@ def test_other_weights_give_other_features(d, capsys):
     found = []
     for seed in (1, 2):
         config.RANDOM_SEED = seed
-        with files.whole(files.model_dir("t") / "feature_network.h5") as temporary:
-            network.inception(75).save(temporary, include_optimizer=False)
+        with files.atomic_write(model_dir("t") / "feature_network.h5") as temporary:
+            build_inception(75, config.RANDOM_SEED).save(temporary, include_optimizer=False)
         assert "12 images to compute" in run(capsys)
-        found.append(np.array(files.read_features("d")[0]))
+        found.append(np.array(read_features("d")[0]))
     assert np.abs(found[0] - found[1]).max() > 0.01
 
 
-def write_network(whitening: network.Whitening) -> None:
+def write_network(whitening: Whitening) -> None:
     """A network, its whitening and the record of both, as stage 02 leaves them."""
     paths = stage.network_files()
-    with files.whole(paths[0]) as temporary:
-        network.inception(75).save(temporary, include_optimizer=False)
+    with files.atomic_write(paths[0]) as temporary:
+        build_inception(75, config.RANDOM_SEED).save(temporary, include_optimizer=False)
     np.savez(paths[2], **whitening._asdict())
     about = {"initial_weights": "random", "feature_layer": "mixed0", "pooling": "average", "whitened": True}
-    files.write_record(paths[1], {}, [paths[0], paths[2]], **about)
+    records.write_record(paths[1], {}, [paths[0], paths[2]], **about)
 
 
 @pytest.fixture
@@ -123,11 +129,11 @@ def whitening():
     """Any mean and matrix for the 256 features of mixed0."""
     rng = np.random.default_rng(0)
     matrix = np.eye(256, dtype=np.float32) + rng.normal(0, 0.1, (256, 256)).astype(np.float32)
-    return network.Whitening(rng.normal(0, 0.05, 256).astype(np.float32), matrix)
+    return Whitening(rng.normal(0, 0.05, 256).astype(np.float32), matrix)
 
 
 def test_bfloat16_is_taken_only_where_stage_02_found_it_near_float32(d, capsys, whitening, monkeypatch):
-    monkeypatch.setattr(network, "has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(tensorflow_runtime, "has_fast_bfloat16", lambda: True)
     config.FEATURE_NETWORK, config.FEATURE_LAYER, config.POOLING = "fine-tuned", "auto", "auto"
     config.COMPUTE_DTYPE = "auto"
     write_network(whitening)
@@ -152,16 +158,16 @@ def test_features_are_whitened_by_what_stage_02_learned(d, capsys, whitening):
     record = files.read_json(paths[1], "02")
     files.write_json(paths[1], record | {"whitened": False})
     run(capsys)
-    raw = np.array(files.read_features("d")[0])
+    raw = np.array(read_features("d")[0])
     assert not files.read_json(d["record"], "03")["whitened"]
     files.write_json(paths[1], record)
     assert "12 images to compute" in run(capsys)
     expected = (raw / np.linalg.norm(raw, axis=1, keepdims=True) - whitening.mean) @ whitening.matrix
-    assert np.allclose(files.read_features("d")[0], expected, atol=1e-4)
+    assert np.allclose(read_features("d")[0], expected, atol=1e-4)
     assert files.read_json(d["record"], "03")["whitened"]
     config.L2_NORMALIZE = True
     run(capsys)
-    assert np.allclose(files.read_features("d")[0], network.normalised(expected), atol=1e-4)
+    assert np.allclose(read_features("d")[0], normalise_rows(expected), atol=1e-4)
     assert "unchanged" in run(capsys)
 
 
@@ -175,46 +181,44 @@ def test_a_whitening_that_does_not_fit_is_refused_and_earlier_features_stay(d, c
     before = d["features"].read_bytes()
     path = stage.network_files()[2]
     if problem == "of another layer":
-        write_network(network.Whitening(whitening.mean[:9], whitening.matrix[:9, :9]))
+        write_network(Whitening(whitening.mean[:9], whitening.matrix[:9, :9]))
     elif problem == "not of numbers":
-        write_network(network.Whitening(whitening.mean.astype("S4"), whitening.matrix))
+        write_network(Whitening(whitening.mean.astype("S4"), whitening.matrix))
     elif problem == "not finite":
-        write_network(network.Whitening(whitening.mean * np.nan, whitening.matrix))
+        write_network(Whitening(whitening.mean * np.nan, whitening.matrix))
     elif problem == "missing":
         path.unlink()
     else:
-        np.savez(path, **network.Whitening(whitening.mean + 1, whitening.matrix)._asdict())
-    with pytest.raises(settings.UserError, match=r"run 02\.feature_network_fine_tuning\.py"):
+        np.savez(path, **Whitening(whitening.mean + 1, whitening.matrix)._asdict())
+    with pytest.raises(UserError, match=r"run 02\.feature_network_fine_tuning\.py"):
         stage.main()
     assert d["features"].read_bytes() == before
 
 
 def test_without_stage_02_it_is_named(d):
     config.FEATURE_NETWORK = "fine-tuned"
-    with pytest.raises(
-        settings.UserError, match=r"feature_network\.h5 not found: run 02\.feature_network_fine_tuning\.py"
-    ):
+    with pytest.raises(UserError, match=r"feature_network\.h5 not found: run 02\.feature_network_fine_tuning\.py"):
         stage.main()
 
 
 def test_an_unreadable_image_is_listed_and_the_others_go_on(d, capsys):
-    (files.img_dir("d") / "03.png").write_bytes(b"no image")
+    (img_dir("d") / "03.png").write_bytes(b"no image")
     assert "12 images in = 11 out + 1 skipped" in run(capsys)
-    assert "03.png" not in files.read_features("d")[1]
+    assert "03.png" not in read_features("d")[1]
     rows = files.read_csv(d["skipped"], ["image", "stage", "reason"], "03")
     assert [row["image"] for row in rows] == ["03.png"]
     assert "unchanged" in run(capsys)
     draw("03.png", 3)
     run(capsys)
-    assert "03.png" in files.read_features("d")[1] and not d["skipped"].exists()
+    assert "03.png" in read_features("d")[1] and not d["skipped"].exists()
 
 
 def test_when_no_image_is_readable_earlier_features_stay(d, capsys):
     run(capsys)
     before = d["features"].read_bytes()
-    for name in files.list_images(files.img_dir("d")):
-        (files.img_dir("d") / name).write_bytes(b"no image " + name.encode())
-    with pytest.raises(settings.UserError, match="can be read as an image"):
+    for name in list_images(img_dir("d")):
+        (img_dir("d") / name).write_bytes(b"no image " + name.encode())
+    with pytest.raises(UserError, match="can be read as an image"):
         stage.main()
     assert d["features"].read_bytes() == before
 
@@ -234,7 +238,7 @@ def test_interrupted_work_is_kept(d, capsys, monkeypatch):
     capsys.readouterr()
     kept = stage.BATCHES_PER_PART
     assert f"{12 - kept} images to compute, {kept} known" in run(capsys)
-    assert len(files.read_features("d")[0]) == 12
+    assert len(read_features("d")[0]) == 12
 
 
 @pytest.mark.parametrize("stop", ["before record", "after record", "names away", "features replaced"])
@@ -242,7 +246,7 @@ def test_an_exchange_cut_short_is_finished_or_undone(d, capsys, stop):
     """The files as a kill at each step of the exchange leaves them: never out of step, and the next run mends it."""
     run(capsys)
     old = {key: d[key].read_bytes() for key in ("features", "names", "record")}
-    (files.img_dir("d") / "00.png").unlink()
+    (img_dir("d") / "00.png").unlink()
     run(capsys)
     new = {key: d[key].read_bytes() for key in ("features", "names", "record")}
     d["features"].write_bytes(new["features"] if stop == "features replaced" else old["features"])
@@ -262,19 +266,10 @@ def test_an_exchange_cut_short_is_finished_or_undone(d, capsys, stop):
     assert d["features"].read_bytes() == new["features"] and d["names"].read_bytes() == new["names"]
 
 
-def test_files_for_the_projector(d, capsys):
-    config.SAVE_TSV = True
-    run(capsys)
-    features, names = files.read_features("d")
-    assert np.allclose(np.loadtxt(d["tsv"], delimiter="\t"), features, atol=1e-4)
-    assert files.read_lines(d["metadata"], "03") == names
-    assert images.read_bgr(d["sprite"]).shape == (256, 256, 3)  # 4 x 4 thumbnails of 64 pixels
-
-
 def test_missing_images_name_the_stage_to_run(root):
     config.DATASET = "nothing"
     config.FEATURE_NETWORK = "pretrained"
-    with pytest.raises(settings.UserError, match=r"01\.img_preprocess\.py"):
+    with pytest.raises(UserError, match=r"01\.img_preprocess\.py"):
         stage.main()
 
 

@@ -45,8 +45,7 @@ def test_docstring_has_commands_and_the_three_entries(stage):
 
 
 # not moved yet: this list only gets shorter
-TO_MOVE = ("make_background_network.py", "02.feature_network_fine_tuning.py",
-           "03.feature_extraction.py")  # fmt: skip
+TO_MOVE = ("make_background_network.py",)
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in TO_MOVE])

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from stages import PROJECT, load_stage
 
 import config
-from pipeline import files, network
+from pipeline import files
 from pipeline import settings as pipeline_settings
 from pipeline.images import MAX_PIXELS, ImageError, read_image
+from pipeline.machinery import weights
 from pipeline.settings import SettingError, UserError
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -152,7 +153,7 @@ def look_at_archive(path: Path) -> None:
 
 def look_at_weights(path: Path) -> None:
     try:
-        network.check_weights_file(path)
+        weights.check_weights_file(path)
     except UserError as error:
         assert "weights" in str(error) or "HDF5" in str(error)
 
@@ -225,7 +226,7 @@ def test_weights_of_zeros_take_no_memory(root):
     with h5py.File(path, "w") as handle:
         handle.create_dataset("kernel", shape=(10**12,), dtype=np.float32, chunks=(10**6,), compression="gzip")
     with pytest.raises(UserError, match="too large"):
-        network.check_weights_file(path)
+        weights.check_weights_file(path)
 
 
 # ---- settings from the command line ----------------------------------------------------------------
