@@ -13,8 +13,10 @@ do (mean average precision at R). What is judged, and kept, is the average of th
 Features are also judged whitened: along the directions in which photographs of one known model differ, as by light or
 pose, all features are shortened (WHITENING), where the held-out models gain by it. Where no epoch beats the starting
 network, read off where that is best, the starting network is kept. Else, with REFIT, a second training from the same
-start shows all models, the held-out ones too, for as many epochs as were best. A training that was killed goes on from
-its last epoch.
+start shows all models, the held-out ones too, for as many epochs as were best. Before that, the features of the
+held-out models' photographs are kept in known_features.npz: `features` float32 (n, n_features), `labels` (n,) the
+models' names, `network` what features.json calls the network. By them stage 04 learns how alike photographs of one
+model and of different ones are. A training that was killed goes on from its last epoch.
 
 References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
 normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016
@@ -25,18 +27,19 @@ recognition" (Interspeech); for image retrieval: Radenović et al. 2019 (doi:10.
 
 Reads:  training_images/T/<class>/, data/T/training_images.json, mask/T/
 Writes: model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/history.csv, model/T/classes.txt,
-        model/T/feature_network.json
+        model/T/known_features.npz, model/T/feature_network.json
 Config: PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING, COMPUTE_DTYPE, HEAD,
         HEAD_LAYER, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS, TRAIN_FROM_LAYER,
         LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, AVERAGED_EPOCHS, HELD_OUT_FRACTION, PATIENCE,
-        WHITENING, REFIT, RANDOM_SEED (which data: TRAIN_DATASET; without effect on the files: N_JOBS, REDO)
+        WHITENING, REFIT, RANDOM_SEED (which data: TRAIN_DATASET; of known_features.npz alone: MIRROR_AVERAGE,
+        L2_NORMALIZE; without effect on the files: N_JOBS, REDO)
 """
 
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -51,6 +54,7 @@ from pipeline.features.layer_pooling import (
     JudgedImages,
     best_place,
     compare_bfloat16,
+    extract_features,
     judge_place,
     list_places,
 )
@@ -72,7 +76,19 @@ FITTED_IMAGES = 256  # images by which the normalisation of random weights is fi
 COMPARED_IMAGES = 128  # images on which bfloat16 is compared with float32
 JUDGED_IMAGES = 1000  # at most, so that judging an epoch stays short beside training it
 WHITENING_IMAGES = 2000  # at most, by which features are whitened
+KNOWN_IMAGES = 2000  # of held-out models at most, whose features are kept; enough for 40 of each of 50 models
 HELD_BYTES = 1_000_000_000  # of decoded images judged or whitened by, at most; with large images they are fewer
+
+
+class FineTuned(NamedTuple):
+    """What stage 02 writes."""
+
+    backbone: "keras.Model"  # with the weights to save
+    whitening: Whitening | None  # of its features, learned from all models
+    about: dict  # what the record says
+    history: list[dict]  # one of HISTORY for each epoch
+    held_out_features: np.ndarray  # float32 (n, n_features), see `see_held_out`
+    held_out_classes: np.ndarray  # int (n,)
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -196,15 +212,26 @@ def learn_whitening(backbone: "keras.Model", known: KnownModels, place: LayerPoo
     return fit_whitening(features, known.class_of[shown], config.WHITENING)
 
 
-def fine_tune(
-    known: KnownModels, checkpoints: list[Checkpoint]
-) -> tuple["keras.Model", Whitening | None, dict, list[dict]]:
+def see_held_out(backbone: "keras.Model", known: KnownModels, kept: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the features of held-out models' photographs as stage 03 would, before any training shows these models.
+
+    Returns float32 features (n, n_features) and int classes (n,). The whitening, if any, is learned from the others.
+    """
+    place = LayerPooling(kept["feature_layer"], kept["pooling"])
+    whitening = None
+    if kept["whitened"]:
+        shown = read_features_at(backbone, [place]).read(known.judged.known_rgb)[0]
+        whitening = fit_whitening(shown, known.judged.known_labels, config.WHITENING)
+    compute = inception.feature_function(backbone, place, input_range_of(backbone), config.MIRROR_AVERAGE, "float32")
+    seen = sample_seen(known.class_of, known.held_out, KNOWN_IMAGES)
+    features = extract_features(compute, whitening, config.L2_NORMALIZE, known.source.read_all(seen))
+    return features, known.class_of[seen]
+
+
+def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
     """Train, or not where that does not help.
 
     checkpoints : where to keep the training that chooses, and that on all models
-
-    Returns the InceptionV3 to save, the whitening of its features, learned from all models, what its record says, and
-    the history.
     """
     backbone, initial_weights = build_start()
     start, whitened = judge_start(backbone, known)
@@ -213,35 +240,62 @@ def fine_tune(
     if initial_weights == "random":
         fitted = np.random.default_rng([config.RANDOM_SEED, 6]).permutation(known.seen)[:FITTED_IMAGES]
         fit_normalisation(backbone, place.layer, known.source.read_all(fitted), config.INPUT_RANGE)
+    before = backbone.get_weights()
     print(f"initial weights: {initial_weights}; head on {place.pooling} of {place.layer}; ", end="")
     print(f"{len(known.held_out)} models held out\nstart: {describe(start)}")
     if whitened["score"] > start["score"]:
         print(f"       {describe(whitened)}")
     first = max(start, whitened, key=lambda found: found["score"])
-    places = list_places(place.layer, config.FEATURE_LAYER, config.POOLING)
-    plan = plan_training(backbone, place)
-    kept, training_about = selection.choose_network(backbone, known, first, plan, places, checkpoints, config.REFIT)
-    history = training_about.pop("history")
-    if not training_about["improved"]:
-        backbone.set_weights(untrained)
-    kept_place = LayerPooling(kept["feature_layer"], kept["pooling"])
-    whitening = learn_whitening(backbone, known, kept_place) if kept["whitened"] else None
-    compared = np.random.default_rng([config.RANDOM_SEED, 7]).permutation(known.seen)[:COMPARED_IMAGES]
-    compared_rgb = known.source.read_all(compared)
+    places, plan = list_places(place.layer, config.FEATURE_LAYER, config.POOLING), plan_training(backbone, place)
+    kept, improved, history = selection.choose_epoch(backbone, known, first, plan, places, checkpoints[0])
+    best = backbone.get_weights() if improved else untrained
+    backbone.set_weights(best)
+    seen = see_held_out(backbone, known, kept)
+    refitted = False
+    if improved and config.REFIT:
+        print(f"best: epoch {kept['epoch']}, {describe(kept)}; trains as long on all models")
+        backbone.set_weights(before)
+        refitted, more = selection.refit_on_all(backbone, known, kept, plan, checkpoints[1])
+        history = history + more
+        if not refitted:
+            backbone.set_weights(best)
     about = {
         "initial_weights": initial_weights,
+        "start_place": {key: start[key] for key in PLACE},
+        "start_scores": {key: start[key] for key in (*SCORES, "score")},
+        "improved": improved,
+        "refitted": refitted,
+    }
+    return finish(backbone, known, kept, about, history, seen)
+
+
+def finish(
+    backbone: "keras.Model",
+    known: KnownModels,
+    kept: dict,
+    about: dict,
+    history: list[dict],
+    seen: tuple[np.ndarray, np.ndarray],
+) -> FineTuned:
+    """Learn the whitening of the network to save, and gather what its record says.
+
+    kept : the place and the scores; seen : of `see_held_out`
+    """
+    place = LayerPooling(kept["feature_layer"], kept["pooling"])
+    whitening = learn_whitening(backbone, known, place) if kept["whitened"] else None
+    compared = np.random.default_rng([config.RANDOM_SEED, 7]).permutation(known.seen)[:COMPARED_IMAGES]
+    cosine = compare_bfloat16(backbone, place, input_range_of(backbone), whitening, known.source.read_all(compared))
+    about = {
         "image_size": config.IMAGE_SIZE,
         **{key: kept[key] for key in PLACE},
         "whitened": whitening is not None,
-        "bfloat16_cosine": compare_bfloat16(backbone, kept_place, input_range_of(backbone), whitening, compared_rgb),
-        "start_place": {key: start[key] for key in PLACE},
-        "start_scores": {key: start[key] for key in (*SCORES, "score")},
+        "bfloat16_cosine": cosine,
         "scores": {key: kept[key] for key in (*SCORES, "score")},
-        **training_about,
         "best_epoch": kept["epoch"],
         "n_epochs": len(history),
+        **about,
     }
-    return backbone, whitening, about, history
+    return FineTuned(backbone, whitening, about, history, *seen)
 
 
 def print_kept(about: dict, whitening: Whitening | None) -> None:
@@ -300,14 +354,19 @@ def main() -> None:
         shown = [display_path(path) for path in paths]
         source = TrainingImages(shown, paths, mask_paths, config.IMAGE_SIZE, config.CROP_TO_PRODUCT, handle)
         known = choose_known(source, class_of)
-        backbone, whitening, about, history = fine_tune(known, checkpoints)
-    print_kept(about, whitening)
-    outputs = write_network(out_dir, backbone, whitening)
-    outputs[1:1] = [out_dir / "history.csv", out_dir / "classes.txt"]
-    files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in history])
+        made = fine_tune(known, checkpoints)
+    about = made.about
+    print_kept(about, made.whitening)
+    outputs = write_network(out_dir, made.backbone, made.whitening)
+    outputs[1:1] = [out_dir / "history.csv", out_dir / "classes.txt", out_dir / "known_features.npz"]
+    files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in made.history])
     trained_on = [name for i, name in enumerate(classes) if about["refitted"] or i not in known.held_out]
     files.write_lines(outputs[2], trained_on)
+    identity = feature_network.identify_files(out_dir, about)
+    labels = classes[made.held_out_classes]
+    feature_network.write_known_features(outputs[3], made.held_out_features, labels, identity)
     about |= {
+        "network": identity,
         "held_out_models": [classes[i] for i in known.held_out],
         "seconds": round(time.perf_counter() - begin, 1),
     }

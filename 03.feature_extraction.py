@@ -17,7 +17,6 @@ Config: FEATURE_NETWORK, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER
 """
 
 import itertools
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +35,8 @@ from pipeline.features.whitening import Whitening, normalise_rows, whiten
 from pipeline.machinery import files, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.executor import ordered_map
-from pipeline.machinery.paths import check_within_root, data_dir, display_path, img_dir, model_dir
+from pipeline.machinery.parts import Parts
+from pipeline.machinery.paths import data_dir, display_path, img_dir, model_dir
 from pipeline.tensorflow_runtime import choose_dtype
 
 STAGE = "03.feature_extraction.py"
@@ -52,22 +52,14 @@ Row = np.ndarray  # float32 (n_features,)
 # ---- the network ---------------------------------------------------------------------------------
 
 
-def network_files() -> tuple[Path, Path, Path]:
-    """Stage 02's network, its record, and the whitening of its features."""
-    folder = model_dir(config.TRAIN_DATASET)
-    return folder / "feature_network.h5", folder / "feature_network.json", folder / "feature_whitening.npz"
-
-
 def network_print() -> str:
-    """Fingerprint of the network's weights and of how features are read off it; needs no TensorFlow."""
+    """Return the fingerprint of the network and of how features are read off it; needs no TensorFlow."""
     if config.FEATURE_NETWORK == "pretrained":
         return feature_network.identify(config.PRETRAINED_WEIGHTS, config.RANDOM_SEED)
-    weights_path, record_path, whitening_path = network_files()
+    folder = model_dir(config.TRAIN_DATASET)
+    weights_path, record_path, _ = feature_network.network_paths(folder)
     files.require(weights_path, f"02.feature_network_fine_tuning.py --TRAIN_DATASET={config.TRAIN_DATASET}")
-    record = records.recorded(weights_path, record_path) or {}
-    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened", "bfloat16_cosine")]
-    whitening = records.fingerprint_file(whitening_path) if record.get("whitened") else ""
-    return records.fingerprint([records.fingerprint_file(weights_path), *place, whitening])
+    return feature_network.identify_files(folder, records.recorded(weights_path, record_path) or {})
 
 
 def choose_place(record: dict, initial_weights: str) -> LayerPooling:
@@ -78,9 +70,10 @@ def choose_place(record: dict, initial_weights: str) -> LayerPooling:
     layer, pooling = inception.default_place(initial_weights)
     trained = record.get("feature_layer")
     if trained and config.FEATURE_LAYER not in ("auto", trained):
+        path = display_path(model_dir(config.TRAIN_DATASET) / "feature_network.h5")
         raise UserError(
-            f'{display_path(network_files()[0])} was made for FEATURE_LAYER "{trained}", not "{config.FEATURE_LAYER}": '
-            f"run 02.feature_network_fine_tuning.py with that setting"
+            f'{path} was made for FEATURE_LAYER "{trained}", not "{config.FEATURE_LAYER}": '
+            "run 02.feature_network_fine_tuning.py with that setting"
         )
     layer = config.FEATURE_LAYER if config.FEATURE_LAYER != "auto" else trained or layer
     return LayerPooling(layer, config.POOLING if config.POOLING != "auto" else record.get("pooling") or pooling)
@@ -96,7 +89,7 @@ def load_whitening(record: dict, pooling: str, n_features: int) -> Whitening | N
     if pooling != record.get("pooling"):
         print(f'features are not whitened: that was learned for POOLING "{record.get("pooling")}"')
         return None
-    _, record_path, path = network_files()
+    _, record_path, path = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
     files.require(path, TRAINING)
     if records.recorded(path, record_path) is None:
         raise UserError(f"{display_path(path)} was not made with the network beside it: run {TRAINING} again")
@@ -114,7 +107,7 @@ def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
     if config.FEATURE_NETWORK == "pretrained":
         initial_weights = feature_network.load_initial(backbone, config.PRETRAINED_WEIGHTS)
     else:
-        weights_path, record_path, _ = network_files()
+        weights_path, record_path, _ = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
         feature_network.load_trained(backbone, weights_path)
         record = records.recorded(weights_path, record_path) or {}
         initial_weights = record.get("initial_weights", "unknown")
@@ -159,7 +152,7 @@ def batches(paths: list[Path], batch_size: int) -> Iterator[tuple[np.ndarray, li
         yield np.stack(images_rgb), list(reasons)
 
 
-def compute_features(paths: dict[str, Path], compute: Callable, parts: "Parts") -> dict[str, str]:
+def compute_features(paths: dict[str, Path], compute: Callable, parts: Parts) -> dict[str, str]:
     """Compute the features of images, keyed by their fingerprints, and keep them in `parts`.
 
     Returns fingerprint -> reason for those that can't be read.
@@ -181,53 +174,6 @@ def compute_features(paths: dict[str, Path], compute: Callable, parts: "Parts") 
                 done = []
     parts.add(done)
     return unreadable
-
-
-class Parts:
-    """Features computed but not yet in features.npy: a folder of .npz files, each written whole.
-
-    folder : a part lies in a sub-folder named after what the features depend on besides the image
-    """
-
-    def __init__(self, folder: Path, network_id: str):
-        self.folder = folder
-        self.own = folder / network_id
-        check_within_root(self.own / "a part")
-
-    def begin(self, about: dict) -> None:
-        """Say what the rows that follow are; parts of other networks and settings are removed."""
-        for path in self.folder.glob("*"):
-            if path != self.own:
-                shutil.rmtree(path)
-        files.write_json(self.own / "about.json", about)
-
-    def about(self) -> dict:
-        """What `begin` said; empty where no part is kept. With REDO, kept parts don't count."""
-        path = self.own / "about.json"
-        if config.REDO:
-            self.remove()
-        return files.read_json(path, STAGE) if path.exists() else {}
-
-    def add(self, rows: list[tuple[str, Row]]) -> None:
-        """Keep (fingerprint, features) pairs."""
-        if rows:
-            keys, values = zip(*rows, strict=True)
-            with files.atomic_write(self.own / f"{records.fingerprint(keys)}.npz") as temporary:
-                np.savez(temporary, keys=np.array(keys), features=np.stack(values))
-
-    def read(self) -> Iterator[tuple[str, Row]]:
-        """All pairs kept; a damaged part is passed over."""
-        for path in sorted(self.own.glob("[!.]*.npz")):
-            try:
-                part = files.read_npz(path, STAGE, ("keys", "features"))
-            except UserError:
-                path.unlink()
-            else:
-                yield from zip(part["keys"].tolist(), part["features"], strict=True)
-
-    def remove(self) -> None:
-        """Remove all parts, those of other networks too."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 # ---- the two files in step -----------------------------------------------------------------------
@@ -291,7 +237,7 @@ def same_way(one: dict, other: dict) -> bool:
     return all(one.get(key) == other[key] for key in ("code", "settings", "network"))
 
 
-def write_next(path: Path, keys: list[str], n_features: int, earlier: dict[str, Row], parts: "Parts") -> None:
+def write_next(path: Path, keys: list[str], n_features: int, earlier: dict[str, Row], parts: Parts) -> None:
     """Write features_next.npy, float32 (len(keys), n_features), row by row from the earlier array and the parts."""
     rows_of: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
@@ -339,7 +285,7 @@ def origin_of(folder: Path, keys: dict[str, str]) -> dict:
     """What the features are made from: images, network, settings, code."""
     inputs = {display_path(folder): records.fingerprint(keys)}
     if config.FEATURE_NETWORK == "fine-tuned":
-        weights_path, _, _ = network_files()
+        weights_path, _, _ = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
         inputs[display_path(weights_path)] = records.fingerprint_file(weights_path)
     origin = records.made_from(__file__, inputs)
     return origin | {"network": network_print()}
@@ -357,7 +303,9 @@ def main() -> None:
         run.unchanged(wrote)
         return
 
-    parts = Parts(paths["parts"], records.fingerprint([origin[key] for key in ("code", "settings", "network")]))
+    parts = Parts(paths["parts"], records.fingerprint([origin[key] for key in ("code", "settings", "network")]), STAGE)
+    if config.REDO:
+        parts.remove()
     earlier, about = earlier_rows(paths, origin)
     about = about or parts.about()
     known = set(earlier) | {key for key, _ in parts.read()} if about else set()

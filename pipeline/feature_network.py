@@ -1,13 +1,15 @@
 """The network of stages 02 and 03: the weights that it starts from, and those that stage 02 leaves."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.machinery import weights
+import numpy as np
+
+from pipeline.machinery import records, weights
+from pipeline.machinery.files import atomic_write
 from pipeline.machinery.paths import root
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import keras
 
 SETTING = "PRETRAINED_WEIGHTS"
@@ -37,6 +39,31 @@ def load_initial(backbone: "keras.Model", chosen: str) -> str:
     return weights.initialise(backbone, INCEPTION, chosen, SETTING, unreached_path)
 
 
-def load_trained(backbone: "keras.Model", path: "Path") -> None:
+def load_trained(backbone: "keras.Model", path: Path) -> None:
     """Load the network that stage 02 wrote; raises UserError where it does not fit."""
     weights.load(backbone, path, INCEPTION.architecture)
+
+
+def network_paths(folder: Path) -> tuple[Path, Path, Path]:
+    """Return the paths of stage 02's network, of its record, and of the whitening of its features, in model/T/."""
+    return folder / "feature_network.h5", folder / "feature_network.json", folder / "feature_whitening.npz"
+
+
+def identify_files(folder: Path, record: dict) -> str:
+    """Return the fingerprint of stage 02's network and of how features are read off it; needs no TensorFlow.
+
+    folder : model/T/; record : of stage 02, or what it will say
+    """
+    weights_path, _, whitening_path = network_paths(folder)
+    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened", "bfloat16_cosine")]
+    whitening = records.fingerprint_file(whitening_path) if record.get("whitened") else ""
+    return records.fingerprint([records.fingerprint_file(weights_path), *place, whitening])
+
+
+def write_known_features(path: Path, features: np.ndarray, labels: np.ndarray, network: str) -> None:
+    """Write features of labelled photographs of models that the network was not trained on, for stage 04.
+
+    features : float32 (n, n_features); labels : (n,) of text; network : as `made_from` of features.json has it
+    """
+    with atomic_write(path) as temporary:
+        np.savez(temporary, features=features, labels=labels.astype(str), network=np.array(network))

@@ -9,10 +9,17 @@ import config
 from pipeline import feature_network, images
 from pipeline.features import layer_pooling, selection
 from pipeline.features.framing import fit_image
-from pipeline.features.inception import LAYERS, POOLINGS, LayerPooling, build_inception, feature_function
+from pipeline.features.inception import (
+    LAYERS,
+    POOLINGS,
+    LayerPooling,
+    build_inception,
+    choose_input_range,
+    feature_function,
+)
 from pipeline.features.retrieval_scores import SCORES
 from pipeline.features.training import Trainer
-from pipeline.features.whitening import Whitening, fit_whitening, whiten
+from pipeline.features.whitening import Whitening, fit_whitening, normalise_rows, whiten
 from pipeline.machinery import files, records
 from pipeline.machinery.checkpoints import Checkpoint
 from pipeline.machinery.errors import UserError
@@ -144,6 +151,52 @@ def test_the_network_is_trained_again_on_all_models_until_the_best_epoch(t, monk
         ("2", "network, all models"),
     ]
     assert [row["ari"] for row in history[2:]] == ["0.1", "", ""]
+
+
+def test_features_of_held_out_models_are_kept_as_the_network_saw_them_before_it_was_shown_them(t, monkeypatch):
+    """The weights of the best epoch, not those trained on all models; whitened by the other models."""
+    config.LEARNING_RATE, config.REFIT, config.WHITENING = 0.01, True, 0.2
+    config.MIRROR_AVERAGE, seen = False, []
+    refit_on_all = selection.refit_on_all
+
+    def refit_and_keep(backbone, *arguments):
+        seen.append(backbone.get_weights())
+        return refit_on_all(backbone, *arguments)
+
+    see_held_out = stage.see_held_out
+    weights_seen = []
+
+    def see_and_keep(backbone, *arguments):
+        weights_seen.extend(backbone.get_weights())
+        return see_held_out(backbone, *arguments)
+
+    monkeypatch.setattr(selection, "refit_on_all", refit_and_keep)
+    monkeypatch.setattr(stage, "see_held_out", see_and_keep)
+    scores_in_turn(monkeypatch, 0.0, 0.0, 0.0, 0.1, 0.2, 0.0, 0.0)
+    stage.main()
+    record = files.read_json(t / "feature_network.json", "02")
+    assert record["refitted"] and record["whitened"] and len(seen) == 1
+    known = files.read_npz(t / "known_features.npz", "02", ("features", "labels", "network"))
+    assert known["features"].dtype == np.float32 and known["features"].shape == (6, 256)
+    assert np.allclose(np.linalg.norm(known["features"], axis=1), 1, atol=1e-5)
+    assert sorted(set(known["labels"].tolist())) == record["held_out_models"]
+    assert str(known["network"]) == record["network"] == feature_network.identify_files(t, record)
+    after = saved_weights(t)
+    assert any((a != b).any() for a, b in zip(weights_seen, after, strict=True))
+
+    backbone = build_inception(75, seed=0)
+    backbone.set_weights(weights_seen)
+    input_range = choose_input_range(backbone, "auto")
+    compute = feature_function(backbone, LayerPooling("mixed0", "average"), input_range, False, "float32")
+
+    def features_of(models: list[str]) -> np.ndarray:
+        paths = [path for model in models for path in sorted((training_images_dir("t") / model).glob("*.png"))]
+        return np.asarray(compute(np.stack([fit_image(images.read_bgr(path), 75, True) for path in paths])))
+
+    others = sorted({f"model{i}" for i in range(4)} - set(record["held_out_models"]))
+    whitening = fit_whitening(features_of(others), np.repeat([0, 1], 3), 0.2)
+    expected = normalise_rows(whiten(features_of(record["held_out_models"]), whitening))
+    assert np.allclose(known["features"], expected, atol=1e-3)
 
 
 def test_a_training_on_all_models_that_fails_keeps_the_best_epoch(t, monkeypatch):

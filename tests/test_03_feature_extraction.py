@@ -9,12 +9,13 @@ import pytest
 from conftest import PROJECT, load_stage
 
 import config
-from pipeline import images, tensorflow_runtime
+from pipeline import feature_network, images, tensorflow_runtime
 from pipeline.dataset import list_images, read_features
 from pipeline.features.inception import build_inception
 from pipeline.features.whitening import Whitening, normalise_rows
 from pipeline.machinery import files, records
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.parts import Parts
 from pipeline.machinery.paths import img_dir, model_dir
 
 stage = load_stage("03.feature_extraction.py")
@@ -116,7 +117,7 @@ def test_other_weights_give_other_features(d, capsys):
 
 def write_network(whitening: Whitening) -> None:
     """A network, its whitening and the record of both, as stage 02 leaves them."""
-    paths = stage.network_files()
+    paths = feature_network.network_paths(model_dir("t"))
     with files.atomic_write(paths[0]) as temporary:
         build_inception(75, config.RANDOM_SEED).save(temporary, include_optimizer=False)
     np.savez(paths[2], **whitening._asdict())
@@ -137,7 +138,7 @@ def test_bfloat16_is_taken_only_where_stage_02_found_it_near_float32(d, capsys, 
     config.FEATURE_NETWORK, config.FEATURE_LAYER, config.POOLING = "fine-tuned", "auto", "auto"
     config.COMPUTE_DTYPE = "auto"
     write_network(whitening)
-    record_path = stage.network_files()[1]
+    record_path = feature_network.network_paths(model_dir("t"))[1]
     record = files.read_json(record_path, "02")
     for cosine, expected in ((0.9989, "float32"), (0.9991, "bfloat16")):
         files.write_json(record_path, record | {"bfloat16_cosine": cosine})
@@ -154,7 +155,7 @@ def test_features_are_whitened_by_what_stage_02_learned(d, capsys, whitening):
     write_network(whitening)
     assert 'not whitened: that was learned for POOLING "average"' in run(capsys)
     config.POOLING, config.L2_NORMALIZE = "average", False
-    paths = stage.network_files()
+    paths = feature_network.network_paths(model_dir("t"))
     record = files.read_json(paths[1], "02")
     files.write_json(paths[1], record | {"whitened": False})
     run(capsys)
@@ -179,7 +180,7 @@ def test_a_whitening_that_does_not_fit_is_refused_and_earlier_features_stay(d, c
     write_network(whitening)
     run(capsys)
     before = d["features"].read_bytes()
-    path = stage.network_files()[2]
+    path = feature_network.network_paths(model_dir("t"))[2]
     if problem == "of another layer":
         write_network(Whitening(whitening.mean[:9], whitening.matrix[:9, :9]))
     elif problem == "not of numbers":
@@ -226,14 +227,14 @@ def test_when_no_image_is_readable_earlier_features_stay(d, capsys):
 def test_interrupted_work_is_kept(d, capsys, monkeypatch):
     """What a run had computed before it was interrupted is not computed again."""
     config.EXTRACTION_BATCH_SIZE = 1
-    add = stage.Parts.add
+    add = Parts.add
 
     def add_and_be_interrupted(parts, rows):
         add(parts, rows)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stage.Parts, "add", add_and_be_interrupted)
+        patch.setattr(Parts, "add", add_and_be_interrupted)
         stage.main()
     capsys.readouterr()
     kept = stage.BATCHES_PER_PART

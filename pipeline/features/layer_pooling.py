@@ -1,5 +1,6 @@
 """Read features off several blocks of the backbone at once, and choose the block, the pooling, the whitening."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -110,6 +111,21 @@ def judge_place(reader: FeatureReader, place: int, features: np.ndarray, judged:
         if whitened["score"] > found["score"]:
             found |= {"whitened": True} | whitened
     return found
+
+
+def extract_features(
+    compute: Callable[[np.ndarray], np.ndarray], whitening: Whitening | None, normalise: bool, images_rgb: np.ndarray
+) -> np.ndarray:
+    """Compute features in the way of stage 03: whitened, and of length 1 where `normalise`.
+
+    compute : of `feature_function`; images_rgb : uint8 ndarray of shape (n, size, size, 3)
+
+    Returns a float32 ndarray of shape (n, n_features).
+    """
+    begins = range(0, len(images_rgb), READ_AT_ONCE)
+    found = np.concatenate([np.asarray(compute(images_rgb[begin : begin + READ_AT_ONCE])) for begin in begins])
+    found = whiten(found, whitening)
+    return normalise_rows(found) if normalise else found
 
 
 def compare_bfloat16(

@@ -202,35 +202,39 @@ def describe(found: dict) -> str:
     return f"{found['pooling']} of {found['feature_layer']}{whitened}, {scores}"
 
 
-def choose_network(
+def choose_epoch(
     backbone: "keras.Model",
     known: KnownModels,
     first: dict,
     plan: Plan,
     places: list[LayerPooling],
-    checkpoints: list[Store],
-    on_all: bool,
-) -> tuple[dict, dict]:
-    """Train, and leave the weights to keep in the backbone: those it has where no epoch is better than `first`.
+    checkpoint: Store,
+) -> tuple[dict, bool, list[dict]]:
+    """Train without the held-out models, and leave the weights of the best epoch in the backbone.
 
     first : PLACE, "epoch" (0) and `judge` of the starting network
     places : where the trained network's features may be read off
-    checkpoints : where to keep the training that chooses, and that on all models
-    on_all : whether all models are trained on in the end
 
-    Returns the same as `first` of what is kept; and improved, refitted, history.
+    Returns the same as `first` of what is best; whether an epoch was better than `first`, else the backbone has any
+    weights; the history.
     """
-    start_weights = backbone.get_weights()
     trainer = begin_training(backbone, known.class_of[~np.isin(known.class_of, known.held_out)], plan)
     reader = FeatureReader(backbone, places, plan.input_range)
-    best, kept, history = train(trainer, reader, known, first, plan.schedule, checkpoints[0])
-    refitted: list[np.ndarray] = []
-    if best and on_all:
-        print(f"best: epoch {kept['epoch']}, {describe(kept)}; trains as long on all models")
-        backbone.set_weights(start_weights)
-        trainer = begin_training(backbone, known.class_of, plan)
-        refitted, more = refit(trainer, known, kept, plan.schedule, checkpoints[1])
-        history = history + more
+    best, kept, history = train(trainer, reader, known, first, plan.schedule, checkpoint)
     if best:
-        trainer.maps.set_weights(refitted or best)
-    return kept, {"improved": bool(best), "refitted": bool(refitted), "history": history}
+        trainer.maps.set_weights(best)
+    return kept, bool(best), history
+
+
+def refit_on_all(
+    backbone: "keras.Model", known: KnownModels, kept: dict, plan: Plan, checkpoint: Store
+) -> tuple[bool, list[dict]]:
+    """Train on all models from the present weights, and leave the new weights in the backbone where they are finite.
+
+    Returns whether they are, and the history.
+    """
+    trainer = begin_training(backbone, known.class_of, plan)
+    values, history = refit(trainer, known, kept, plan.schedule, checkpoint)
+    if values:
+        trainer.maps.set_weights(values)
+    return bool(values), history
