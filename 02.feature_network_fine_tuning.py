@@ -46,15 +46,17 @@ import numpy as np
 import config
 from pipeline import feature_network
 from pipeline.dataset import images_of
+from pipeline.feature_network import Start
 from pipeline.features import inception, selection, training_images
+from pipeline.features.extraction import extract_features
 from pipeline.features.inception import LayerPooling
 from pipeline.features.layer_pooling import (
     PLACE,
+    READ_AT_ONCE,
     FeatureReader,
     JudgedImages,
     best_place,
     compare_bfloat16,
-    extract_features,
     judge_place,
     list_places,
 )
@@ -128,45 +130,39 @@ def choose_known(source: TrainingImages, class_of: np.ndarray) -> KnownModels:
 # ---- the starting network ------------------------------------------------------------------------
 
 
-def build_start() -> tuple["keras.Model", str]:
-    """Build the backbone with its initial weights, and say what these are."""
+def build_start() -> Start:
+    """Build the backbone with its initial weights; raises UserError where a setting names a block that it lacks."""
     policy = "mixed_bfloat16" if choose_dtype(config.COMPUTE_DTYPE) == "bfloat16" else "float32"
-    backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED, policy)
-    initial_weights = feature_network.load_initial(backbone, config.PRETRAINED_WEIGHTS)
-    if initial_weights == "random":
+    start = feature_network.build_start(config.PRETRAINED_WEIGHTS, config.IMAGE_SIZE, config.RANDOM_SEED, policy)
+    if start.initial_weights == "random":
         print(f"warning: {feature_network.RANDOM_WARNING}", file=sys.stderr)
-    return backbone, initial_weights
+    feature_network.check_block("FEATURE_LAYER", config.FEATURE_LAYER, start)
+    feature_network.check_block("HEAD_LAYER", config.HEAD_LAYER, start)
+    return start
 
 
-def input_range_of(backbone: "keras.Model") -> tuple[float, float]:
-    """Return what the backbone takes for black and white, by INPUT_RANGE or its weights."""
-    return inception.choose_input_range(backbone, config.INPUT_RANGE)
-
-
-def read_features_at(backbone: "keras.Model", places: list[LayerPooling]) -> FeatureReader:
-    """Return a reader of the features of `backbone` at `places`."""
-    return FeatureReader(backbone, places, input_range_of(backbone))
-
-
-def judge_start(backbone: "keras.Model", known: KnownModels) -> tuple[dict, dict]:
+def judge_start(start: Start, input_range: tuple[float, float], known: KnownModels) -> tuple[dict, dict]:
     """Judge the starting network where its features are best on images of all models.
 
     Returns PLACE, "epoch" (0) and `judge` of its features as they are, and the same whitened where that is better.
     """
-    places = list_places("mixed10", config.FEATURE_LAYER, config.POOLING)
-    reader, place = read_features_at(backbone, places), 0
+    places = list_places(start.last_block, config.FEATURE_LAYER, config.POOLING)
+    reader, place = FeatureReader(start.backbone, places, input_range), 0
     if len(places) > 1:
         place = best_place(reader.read(known.source.read_all(known.seen)), known.class_of[known.seen])
     features, labels = reader.read(known.judged.images_rgb)[place], known.judged.labels
-    start = dict(zip(PLACE, (*places[place], False), strict=True)) | {"epoch": 0} | judge(features, labels)
+    found = dict(zip(PLACE, (*places[place], False), strict=True)) | {"epoch": 0} | judge(features, labels)
     if not config.WHITENING:
-        return start, start
-    return start, judge_place(reader, place, features, known.judged, config.WHITENING) | {"epoch": 0}
+        return found, found
+    return found, judge_place(reader, place, features, known.judged, config.WHITENING) | {"epoch": 0}
 
 
-def head_place(initial_weights: str) -> LayerPooling:
+def head_place(start: Start) -> LayerPooling:
     """Choose what the classifier is trained on, HEAD_LAYER = "auto" decided; not before FEATURE_LAYER."""
-    layer, pooling = ("mixed2", "max") if initial_weights == "random" else ("mixed7", "average")
+    if start.initial_weights == feature_network.START:
+        layer, pooling = start.last_block, start.place.pooling
+    else:
+        layer, pooling = ("mixed2", "max") if start.initial_weights == "random" else ("mixed7", "average")
     layer = layer if config.HEAD_LAYER == "auto" else config.HEAD_LAYER
     if config.FEATURE_LAYER != "auto":
         layer = max(layer, config.FEATURE_LAYER, key=inception.LAYERS.index)
@@ -176,7 +172,7 @@ def head_place(initial_weights: str) -> LayerPooling:
 # ---- training ------------------------------------------------------------------------------------
 
 
-def plan_training(backbone: "keras.Model", place: LayerPooling) -> selection.Plan:
+def plan_training(place: LayerPooling, input_range: tuple[float, float]) -> selection.Plan:
     """Gather how the backbone is trained; place : what the head takes."""
     how = TrainingSettings(
         config.HEAD,
@@ -199,32 +195,33 @@ def plan_training(backbone: "keras.Model", place: LayerPooling) -> selection.Pla
         config.WHITENING,
         n_jobs(),
     )
-    return selection.Plan(place, input_range_of(backbone), how, schedule)
+    return selection.Plan(place, input_range, how, schedule)
 
 
 # ---- the stage -----------------------------------------------------------------------------------
 
 
-def learn_whitening(backbone: "keras.Model", known: KnownModels, place: LayerPooling) -> Whitening | None:
-    """Learn the whitening of the features at `place` from all models."""
+def learn_whitening(reader: FeatureReader, known: KnownModels) -> Whitening | None:
+    """Learn the whitening of the features at the one place of `reader` from all models."""
     shown = sample_seen(known.class_of, np.unique(known.class_of), WHITENING_IMAGES)
-    features = read_features_at(backbone, [place]).read(known.source.read_all(shown))[0]
-    return fit_whitening(features, known.class_of[shown], config.WHITENING)
+    return fit_whitening(reader.read(known.source.read_all(shown))[0], known.class_of[shown], config.WHITENING)
 
 
-def see_held_out(backbone: "keras.Model", known: KnownModels, kept: dict) -> tuple[np.ndarray, np.ndarray]:
+def see_held_out(reader: FeatureReader, known: KnownModels, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
     """Compute the features of held-out models' photographs as stage 03 would, before any training shows these models.
+
+    reader : of the one place where features are read off
 
     Returns float32 features (n, n_features) and int classes (n,). The whitening, if any, is learned from the others.
     """
-    place = LayerPooling(kept["feature_layer"], kept["pooling"])
     whitening = None
-    if kept["whitened"]:
-        shown = read_features_at(backbone, [place]).read(known.judged.known_rgb)[0]
+    if whitened:
+        shown = reader.read(known.judged.known_rgb)[0]
         whitening = fit_whitening(shown, known.judged.known_labels, config.WHITENING)
-    compute = inception.feature_function(backbone, place, input_range_of(backbone), config.MIRROR_AVERAGE, "float32")
+    place, input_range = reader.places[0], reader.input_range
+    compute = inception.feature_function(reader.backbone, place, input_range, config.MIRROR_AVERAGE, "float32")
     seen = sample_seen(known.class_of, known.held_out, KNOWN_IMAGES)
-    features = extract_features(compute, whitening, config.L2_NORMALIZE, known.source.read_all(seen))
+    features = extract_features(compute, whitening, config.L2_NORMALIZE, known.source.read_all(seen), READ_AT_ONCE)
     return features, known.class_of[seen]
 
 
@@ -233,24 +230,29 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
 
     checkpoints : where to keep the training that chooses, and that on all models
     """
-    backbone, initial_weights = build_start()
-    start, whitened = judge_start(backbone, known)
+    start = build_start()
+    backbone, place = start.backbone, head_place(start)
+    asked_range = start.input_range if config.INPUT_RANGE == "auto" else config.INPUT_RANGE
+    start_range = inception.choose_input_range(backbone, asked_range)
+    plain, whitened = judge_start(start, start_range, known)
     untrained = backbone.get_weights()
-    place = head_place(initial_weights)
-    if initial_weights == "random":
+    if start.initial_weights == "random":
         fitted = np.random.default_rng([config.RANDOM_SEED, 6]).permutation(known.seen)[:FITTED_IMAGES]
-        fit_normalisation(backbone, place.layer, known.source.read_all(fitted), config.INPUT_RANGE)
+        fit_normalisation(backbone, place.layer, known.source.read_all(fitted), asked_range)
     before = backbone.get_weights()
-    print(f"initial weights: {initial_weights}; head on {place.pooling} of {place.layer}; ", end="")
-    print(f"{len(known.held_out)} models held out\nstart: {describe(start)}")
-    if whitened["score"] > start["score"]:
+    print(f"initial weights: {feature_network.describe_weights(start)}")
+    print(f"head on {place.pooling} of {place.layer}; {len(known.held_out)} models held out\nstart: {describe(plain)}")
+    if whitened["score"] > plain["score"]:
         print(f"       {describe(whitened)}")
-    first = max(start, whitened, key=lambda found: found["score"])
-    places, plan = list_places(place.layer, config.FEATURE_LAYER, config.POOLING), plan_training(backbone, place)
+    first = max(plain, whitened, key=lambda found: found["score"])
+    places = list_places(place.layer, config.FEATURE_LAYER, config.POOLING)
+    plan = plan_training(place, inception.choose_input_range(backbone, asked_range))
     kept, improved, history = selection.choose_epoch(backbone, known, first, plan, places, checkpoints[0])
     best = backbone.get_weights() if improved else untrained
     backbone.set_weights(best)
-    seen = see_held_out(backbone, known, kept)
+    kept_place = LayerPooling(kept["feature_layer"], kept["pooling"])
+    reader = FeatureReader(backbone, [kept_place], plan.input_range if improved else start_range)
+    seen = see_held_out(reader, known, kept["whitened"])
     refitted = False
     if improved and config.REFIT:
         print(f"best: epoch {kept['epoch']}, {describe(kept)}; trains as long on all models")
@@ -260,17 +262,18 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
         if not refitted:
             backbone.set_weights(best)
     about = {
-        "initial_weights": initial_weights,
-        "start_place": {key: start[key] for key in PLACE},
-        "start_scores": {key: start[key] for key in (*SCORES, "score")},
+        "initial_weights": start.initial_weights,
+        "last_block": start.last_block,
+        "start_place": {key: plain[key] for key in PLACE},
+        "start_scores": {key: plain[key] for key in (*SCORES, "score")},
         "improved": improved,
         "refitted": refitted,
     }
-    return finish(backbone, known, kept, about, history, seen)
+    return finish(reader, known, kept, about, history, seen)
 
 
 def finish(
-    backbone: "keras.Model",
+    reader: FeatureReader,
     known: KnownModels,
     kept: dict,
     about: dict,
@@ -279,14 +282,14 @@ def finish(
 ) -> FineTuned:
     """Learn the whitening of the network to save, and gather what its record says.
 
-    kept : the place and the scores; seen : of `see_held_out`
+    reader : of the network to save; kept : the place and the scores; seen : of `see_held_out`
     """
-    place = LayerPooling(kept["feature_layer"], kept["pooling"])
-    whitening = learn_whitening(backbone, known, place) if kept["whitened"] else None
+    whitening = learn_whitening(reader, known) if kept["whitened"] else None
     compared = np.random.default_rng([config.RANDOM_SEED, 7]).permutation(known.seen)[:COMPARED_IMAGES]
-    cosine = compare_bfloat16(backbone, place, input_range_of(backbone), whitening, known.source.read_all(compared))
+    cosine = compare_bfloat16(reader, whitening, known.source.read_all(compared))
     about = {
         "image_size": config.IMAGE_SIZE,
+        "input_range": inception.name_range(reader.input_range),
         **{key: kept[key] for key in PLACE},
         "whitened": whitening is not None,
         "bfloat16_cosine": cosine,
@@ -295,7 +298,7 @@ def finish(
         "n_epochs": len(history),
         **about,
     }
-    return FineTuned(backbone, whitening, about, history, *seen)
+    return FineTuned(reader.backbone, whitening, about, history, *seen)
 
 
 def print_kept(about: dict, whitening: Whitening | None) -> None:

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -29,15 +30,19 @@ import config
 from pipeline import feature_network, images
 from pipeline.dataset import images_of
 from pipeline.features import inception
+from pipeline.features.extraction import extract_features
 from pipeline.features.framing import fit_image
 from pipeline.features.inception import LayerPooling
-from pipeline.features.whitening import Whitening, normalise_rows, whiten
+from pipeline.features.whitening import Whitening
 from pipeline.machinery import files, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.parts import Parts
 from pipeline.machinery.paths import data_dir, display_path, img_dir, model_dir
 from pipeline.tensorflow_runtime import choose_dtype
+
+if TYPE_CHECKING:
+    import keras
 
 STAGE = "03.feature_extraction.py"
 TRAINING = "02.feature_network_fine_tuning.py"
@@ -62,21 +67,19 @@ def network_print() -> str:
     return feature_network.identify_files(folder, records.recorded(weights_path, record_path) or {})
 
 
-def choose_place(record: dict, initial_weights: str) -> LayerPooling:
-    """Decide FEATURE_LAYER and POOLING where they are "auto": as stage 02 recorded it, else `default_place`.
+def choose_place(trained: str | None, layer: str, pooling: str) -> LayerPooling:
+    """Decide FEATURE_LAYER and POOLING: `layer` and `pooling` where they are "auto".
 
-    Raises UserError where stage 02 trained for another layer than the one set.
+    trained : the layer that stage 02 recorded. Raises UserError where that is another one than the one set.
     """
-    layer, pooling = inception.default_place(initial_weights)
-    trained = record.get("feature_layer")
     if trained and config.FEATURE_LAYER not in ("auto", trained):
         path = display_path(model_dir(config.TRAIN_DATASET) / "feature_network.h5")
         raise UserError(
             f'{path} was made for FEATURE_LAYER "{trained}", not "{config.FEATURE_LAYER}": '
             "run 02.feature_network_fine_tuning.py with that setting"
         )
-    layer = config.FEATURE_LAYER if config.FEATURE_LAYER != "auto" else trained or layer
-    return LayerPooling(layer, config.POOLING if config.POOLING != "auto" else record.get("pooling") or pooling)
+    layer = layer if config.FEATURE_LAYER == "auto" else config.FEATURE_LAYER
+    return LayerPooling(layer, pooling if config.POOLING == "auto" else config.POOLING)
 
 
 def load_whitening(record: dict, pooling: str, n_features: int) -> Whitening | None:
@@ -100,32 +103,57 @@ def load_whitening(record: dict, pooling: str, n_features: int) -> Whitening | N
     return whitening
 
 
+class Network(NamedTuple):
+    """A network and how features are read off it."""
+
+    backbone: "keras.Model"
+    initial_weights: str
+    place: LayerPooling
+    input_range: str  # "auto" where only the weights can tell
+    whitening: Whitening | None
+    min_cosine: float  # of features in bfloat16 to those in float32
+
+
+def load_pretrained() -> Network:
+    """Load the initial weights as they are."""
+    start = feature_network.build_start(config.PRETRAINED_WEIGHTS, config.IMAGE_SIZE, config.RANDOM_SEED)
+    print(f"weights: {feature_network.describe_weights(start)}")
+    feature_network.check_block("FEATURE_LAYER", config.FEATURE_LAYER, start)
+    place = choose_place(None, *start.place)
+    whitening = start.whitening if place == start.place else None
+    return Network(start.backbone, start.initial_weights, place, start.input_range, whitening, 1.0)
+
+
+def load_fine_tuned() -> Network:
+    """Load the network that stage 02 wrote, or somebody else put in its place."""
+    weights_path, record_path, _ = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
+    record = records.recorded(weights_path, record_path) or {}
+    backbone = feature_network.load_trained(weights_path, record, config.IMAGE_SIZE, config.RANDOM_SEED)
+    trained, default = record.get("feature_layer"), feature_network.TRAINED_PLACE
+    place = choose_place(trained, trained or default.layer, record.get("pooling", default.pooling))
+    whitening = load_whitening(record, place.pooling, inception.count_channels(backbone, place.layer))
+    input_range, cosine = record.get("input_range", "auto"), record.get("bfloat16_cosine", 1)
+    return Network(backbone, record.get("initial_weights", "unknown"), place, input_range, whitening, cosine)
+
+
 def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
     """Return the function from uint8 RGB images (n, size, size, 3) to float32 (n, n_features), and what it is."""
-    backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED)
-    record = {}
-    if config.FEATURE_NETWORK == "pretrained":
-        initial_weights = feature_network.load_initial(backbone, config.PRETRAINED_WEIGHTS)
-    else:
-        weights_path, record_path, _ = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
-        feature_network.load_trained(backbone, weights_path)
-        record = records.recorded(weights_path, record_path) or {}
-        initial_weights = record.get("initial_weights", "unknown")
-    if initial_weights == "random":
+    network = load_pretrained() if config.FEATURE_NETWORK == "pretrained" else load_fine_tuned()
+    if network.initial_weights == "random":
         print(f"warning: {feature_network.RANDOM_WARNING}", file=sys.stderr)
-    place = choose_place(record, initial_weights)
-    n_features = inception.count_channels(backbone, place.layer)
-    whitening = load_whitening(record, place.pooling, n_features)
     dtype = choose_dtype(config.COMPUTE_DTYPE)
-    if config.COMPUTE_DTYPE == "auto" and whitening and record.get("bfloat16_cosine", 1) < MIN_COSINE:
+    if config.COMPUTE_DTYPE == "auto" and network.whitening and network.min_cosine < MIN_COSINE:
         dtype = "float32"
-    input_range = inception.choose_input_range(backbone, config.INPUT_RANGE)
-    pool = inception.feature_function(backbone, place, input_range, config.MIRROR_AVERAGE, dtype)
+    asked_range = network.input_range if config.INPUT_RANGE == "auto" else config.INPUT_RANGE
+    input_range = inception.choose_input_range(network.backbone, asked_range)
+    pool = inception.feature_function(network.backbone, network.place, input_range, config.MIRROR_AVERAGE, dtype)
 
     def compute(images_rgb: np.ndarray) -> np.ndarray:
-        return whiten(np.asarray(pool(images_rgb)), whitening)
+        return extract_features(pool, network.whitening, config.L2_NORMALIZE, images_rgb, config.EXTRACTION_BATCH_SIZE)
 
-    values = [config.FEATURE_NETWORK, initial_weights, *place, whitening is not None, dtype, n_features]
+    n_features = inception.count_channels(network.backbone, network.place.layer)
+    is_whitened = network.whitening is not None
+    values = [config.FEATURE_NETWORK, network.initial_weights, *network.place, is_whitened, dtype, n_features]
     return compute, dict(zip(ABOUT, values, strict=True))
 
 
@@ -163,8 +191,6 @@ def compute_features(paths: dict[str, Path], compute: Callable, parts: Parts) ->
     with tqdm(total=len(keys), unit=" images", disable=None) as progress:
         for i, (images_rgb, reasons) in enumerate(batches(list(paths.values()), batch_size)):
             found = compute(images_rgb)  # (n, n_features)
-            if config.L2_NORMALIZE:
-                found = normalise_rows(found)
             batch_keys = keys[i * batch_size : (i + 1) * batch_size]
             unreadable.update({key: reason for key, reason in zip(batch_keys, reasons, strict=True) if reason})
             done += [(key, row) for key, row, reason in zip(batch_keys, found, reasons, strict=True) if not reason]

@@ -1,11 +1,15 @@
-"""The network of stages 02 and 03: the weights that it starts from, and those that stage 02 leaves."""
+"""The network of stages 02 and 03: the weights that it starts from, and the files that stage 02 leaves."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.features import start_network
+from pipeline.features.inception import LAYERS, LayerPooling, build_inception, select_layers
+from pipeline.features.whitening import Whitening
 from pipeline.machinery import records, weights
+from pipeline.machinery.errors import UserError
 from pipeline.machinery.files import atomic_write
 from pipeline.machinery.paths import root
 
@@ -19,29 +23,85 @@ INCEPTION = weights.Pretrained(
     "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
     "bcbd6486424b2319ff4ef7d526e38f63",  # as keras.applications checks it
 )
+START = "start network"  # the initial weights that come with the project, as records and messages call them
+# of random weights, an early layer's maxima tell products apart best; of trained ones, a layer of the middle, where the
+# features are no longer about edges and not yet about the classes of another task
+RANDOM_PLACE, TRAINED_PLACE = LayerPooling("mixed0", "max"), LayerPooling("mixed7", "average")
 RANDOM_WARNING = (
-    "the network starts from random weights (ImageNet's could not be had, or PRETRAINED_WEIGHTS says so), "
-    'and clusters will be clearly worse (set PRETRAINED_WEIGHTS to "imagenet" with a network, or to a .h5 file)'
+    "the network starts from random weights, as PRETRAINED_WEIGHTS says, and clusters will be clearly worse: "
+    'set it to "auto", "imagenet" or the path of a .h5 file'
 )
 
 
+class Start(NamedTuple):
+    """The network before any training."""
+
+    backbone: "keras.Model"  # InceptionV3, or its blocks up to `last_block`
+    initial_weights: str  # "imagenet", START, "random", or the path as given
+    last_block: str  # one of LAYERS
+    input_range: str  # one of `inception.RANGES`; "auto" where only the weights can tell
+    place: LayerPooling  # where features are read off where no labelled images say what is best
+    whitening: Whitening | None  # of the features there
+
+
 def identify(chosen: str, seed: int) -> str:
-    """Return what the initial weights are, see `weights.known`; chosen, seed : PRETRAINED_WEIGHTS, RANDOM_SEED."""
+    """Return what the initial weights are, as far as it can be told without loading them; see `weights.known`.
+
+    chosen, seed : PRETRAINED_WEIGHTS, RANDOM_SEED
+    """
+    if chosen == "auto" and not INCEPTION.cache_path.is_file() and start_network.PATH.is_file():
+        return f"{START} {records.fingerprint_file(start_network.PATH)}"
     return weights.known(INCEPTION, chosen, SETTING, seed)
 
 
-def load_initial(backbone: "keras.Model", chosen: str) -> str:
-    """Load the weights that PRETRAINED_WEIGHTS (`chosen`) asks for into a fresh InceptionV3, whose own are random.
+def build_start(chosen: str, image_size: int, seed: int, policy: str = "float32") -> Start:
+    """Build the backbone with the weights that PRETRAINED_WEIGHTS (`chosen`) asks for.
 
-    Returns what they are: "imagenet", "random" or the path as given.
+    Where ImageNet's can't be had, "auto" takes the project's own start network, which ends at an earlier block.
+    image_size, seed, policy : see `build_inception`. Raises UserError where the weights can't be had.
     """
+    backbone = build_inception(image_size, seed, policy)
     unreached_path = root() / "model" / ".imagenet_not_reached"
-    return weights.initialise(backbone, INCEPTION, chosen, SETTING, unreached_path)
+    without = chosen == "auto" and weights.imagenet_path(INCEPTION, False, SETTING, unreached_path) is None
+    if without and start_network.PATH.is_file():
+        own = start_network.read_start_network()
+        start_network.assign_weights(backbone, own)
+        whitening = None if own.whitening is None else Whitening(*own.whitening)
+        place = LayerPooling(own.feature_layer, own.pooling)
+        part = select_layers(backbone, [own.last_block])
+        return Start(part, START, own.last_block, own.input_range, place, whitening)
+    name = weights.initialise(backbone, INCEPTION, chosen, SETTING, unreached_path)
+    place = RANDOM_PLACE if name == "random" else TRAINED_PLACE
+    # ImageNet's weights of keras.applications take -1..1; others are asked
+    return Start(backbone, name, LAYERS[-1], "-1..1" if name == "imagenet" else "auto", place, None)
 
 
-def load_trained(backbone: "keras.Model", path: Path) -> None:
-    """Load the network that stage 02 wrote; raises UserError where it does not fit."""
+def describe_weights(start: Start) -> str:
+    """Say in a few words which weights were taken."""
+    if start.initial_weights == START:
+        return f"the project's own start network, up to {start.last_block} (ImageNet's could not be had)"
+    return "ImageNet's" if start.initial_weights == "imagenet" else start.initial_weights
+
+
+def check_block(setting: str, block: str, start: Start) -> None:
+    """Raise UserError where a setting names a block that the start network does not have."""
+    if block in LAYERS and LAYERS.index(block) > LAYERS.index(start.last_block):
+        raise UserError(
+            f'{setting} = "{block}": {describe_weights(start)}, has no such block: set an earlier one, or '
+            f'{SETTING} to "imagenet" or the path of a .h5 file'
+        )
+
+
+def load_trained(path: Path, record: dict, image_size: int, seed: int) -> "keras.Model":
+    """Load the network that stage 02 wrote; raises UserError where the file does not fit.
+
+    record : of stage 02; empty where the file came from elsewhere, a whole InceptionV3 then
+    """
+    backbone, last_block = build_inception(image_size, seed), record.get("last_block", LAYERS[-1])
+    if last_block != LAYERS[-1]:
+        backbone = select_layers(backbone, [last_block])
     weights.load(backbone, path, INCEPTION.architecture)
+    return backbone
 
 
 def network_paths(folder: Path) -> tuple[Path, Path, Path]:
@@ -55,7 +115,7 @@ def identify_files(folder: Path, record: dict) -> str:
     folder : model/T/; record : of stage 02, or what it will say
     """
     weights_path, _, whitening_path = network_paths(folder)
-    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened", "bfloat16_cosine")]
+    place = [record.get(key) for key in ("feature_layer", "pooling", "whitened", "bfloat16_cosine", "input_range")]
     whitening = records.fingerprint_file(whitening_path) if record.get("whitened") else ""
     return records.fingerprint([records.fingerprint_file(weights_path), *place, whitening])
 

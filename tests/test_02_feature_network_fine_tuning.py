@@ -29,12 +29,16 @@ stage = load_stage("02.feature_network_fine_tuning.py")
 
 
 def test_the_head_sits_where_the_weights_are_good_and_not_before_the_features(root):
-    assert stage.head_place("imagenet") == ("mixed7", "average")
-    assert stage.head_place("random") == ("mixed2", "max")
+    def start(initial_weights: str) -> feature_network.Start:
+        return feature_network.Start(None, initial_weights, "mixed4", "auto", LayerPooling("mixed2", "gem"), None)
+
+    assert stage.head_place(start("imagenet")) == ("mixed7", "average")
+    assert stage.head_place(start("random")) == ("mixed2", "max")
+    assert stage.head_place(start(feature_network.START)) == ("mixed4", "gem")
     config.FEATURE_LAYER = "mixed9"
-    assert stage.head_place("imagenet") == ("mixed9", "average")
+    assert stage.head_place(start("imagenet")) == ("mixed9", "average")
     config.FEATURE_LAYER, config.HEAD_LAYER = "mixed1", "mixed4"
-    assert stage.head_place("imagenet") == ("mixed4", "average")
+    assert stage.head_place(start("imagenet")) == ("mixed4", "average")
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ def t(root):
 def saved_weights(model_dir) -> list[np.ndarray]:
     """Weights of the saved network."""
     inception = build_inception(75, seed=0)
-    feature_network.load_trained(inception, model_dir / "feature_network.h5")
+    inception.load_weights(model_dir / "feature_network.h5")
     return inception.get_weights()
 
 
@@ -251,7 +255,7 @@ def test_the_whitening_of_all_models_is_saved_beside_its_network_and_leaves_with
     assert records.recorded(t / "feature_whitening.npz", t / "feature_network.json")
 
     inception = build_inception(75, seed=0)
-    feature_network.load_trained(inception, t / "feature_network.h5")
+    inception.load_weights(t / "feature_network.h5")
     paths = sorted(training_images_dir("t").rglob("*.png"))
 
     def compute(dtype: str):

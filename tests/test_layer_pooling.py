@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from pipeline.features.inception import LayerPooling, build_inception
-from pipeline.features.layer_pooling import JudgedImages, best_place, compare_bfloat16, judge_place, list_places
+from pipeline.features.layer_pooling import (
+    FeatureReader,
+    JudgedImages,
+    best_place,
+    compare_bfloat16,
+    judge_place,
+    list_places,
+)
 from pipeline.features.retrieval_scores import judge
 from pipeline.features.whitening import Whitening
 
@@ -54,4 +61,4 @@ def test_the_best_place_is_where_neighbours_show_the_same_model():
 def test_features_that_are_not_finite_agree_with_none():
     broken = Whitening(np.full(256, np.nan, np.float32), np.eye(256, dtype=np.float32))
     place, black_rgb = LayerPooling("mixed0", "max"), np.zeros((2, 75, 75, 3), np.uint8)
-    assert compare_bfloat16(build_inception(75, seed=0), place, (-1, 1), broken, black_rgb) == 0.0
+    assert compare_bfloat16(FeatureReader(build_inception(75, seed=0), [place], (-1, 1)), broken, black_rgb) == 0.0

@@ -66,6 +66,11 @@ def choose_input_range(backbone: "keras.Model", asked: str) -> tuple[float, floa
     return RANGES[guess_input_range(backbone) if asked == "auto" else asked]
 
 
+def name_range(input_range: tuple[float, float]) -> str:
+    """Return the name of one of RANGES."""
+    return next(name for name, values in RANGES.items() if values == tuple(input_range))
+
+
 def scale_pixels(images_rgb, low: float, high: float):
     """Scale a uint8 RGB tensor (n, size, size, 3) to float32 in [low, high], as the backbone takes it."""
     tf = tensorflow()
@@ -158,12 +163,3 @@ def feature_function(
 def count_channels(backbone: "keras.Model", layer: str) -> int:
     """Return the number of channels of `layer`, which is that of its features."""
     return int(backbone.get_layer(layer).output.shape[-1])
-
-
-def default_place(initial_weights: str) -> LayerPooling:
-    """Return where features are read off where no labelled images say what is best.
-
-    Of random weights, an early layer's maxima tell products apart best; of trained ones, a layer of the middle, where
-    the features are no longer about edges and not yet about the classes of another task.
-    """
-    return LayerPooling("mixed0", "max") if initial_weights == "random" else LayerPooling("mixed7", "average")

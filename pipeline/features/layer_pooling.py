@@ -1,6 +1,5 @@
 """Read features off several blocks of the backbone at once, and choose the block, the pooling, the whitening."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -113,35 +112,14 @@ def judge_place(reader: FeatureReader, place: int, features: np.ndarray, judged:
     return found
 
 
-def extract_features(
-    compute: Callable[[np.ndarray], np.ndarray], whitening: Whitening | None, normalise: bool, images_rgb: np.ndarray
-) -> np.ndarray:
-    """Compute features in the way of stage 03: whitened, and of length 1 where `normalise`.
-
-    compute : of `feature_function`; images_rgb : uint8 ndarray of shape (n, size, size, 3)
-
-    Returns a float32 ndarray of shape (n, n_features).
-    """
-    begins = range(0, len(images_rgb), READ_AT_ONCE)
-    found = np.concatenate([np.asarray(compute(images_rgb[begin : begin + READ_AT_ONCE])) for begin in begins])
-    found = whiten(found, whitening)
-    return normalise_rows(found) if normalise else found
-
-
-def compare_bfloat16(
-    backbone: "keras.Model",
-    place: LayerPooling,
-    input_range: tuple[float, float],
-    whitening: Whitening | None,
-    images_rgb: np.ndarray,
-) -> float:
+def compare_bfloat16(reader: FeatureReader, whitening: Whitening | None, images_rgb: np.ndarray) -> float:
     """Return the least cosine between the features of images in bfloat16 and in float32, -1 to 1; 0 if not finite.
 
-    images_rgb : uint8 ndarray of shape (n, size, size, 3)
+    reader : of one place; images_rgb : uint8 ndarray of shape (n, size, size, 3)
     """
     one, other = (
         normalise_rows(whiten(np.asarray(compute(images_rgb)), whitening))
         for dtype in ("bfloat16", "float32")
-        for compute in [feature_function(backbone, place, input_range, False, dtype)]
+        for compute in [feature_function(reader.backbone, reader.places[0], reader.input_range, False, dtype)]
     )
     return float(np.nan_to_num((one * other).sum(axis=1)).min())
