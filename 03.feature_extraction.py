@@ -6,17 +6,24 @@
 Only images that are new or changed, by their content, are computed; a changed network or setting redoes all. What an
 interrupted run has computed is kept. `features.npy` and `img_paths.txt` always fit together: while one replaces the
 other, `img_paths.txt` is absent for a moment, and the next run finishes the exchange if this one is killed in it.
-FEATURE_NETWORK = "pretrained" takes the initial weights as they are and needs nothing from stage 02.
+FEATURE_NETWORK = "pretrained" takes the initial weights as they are and needs nothing from stage 02. The path of an
+.onnx file takes any other image encoder, such as an export of DINOv2, CLIP or SigLIP. Then, where there are labelled
+photographs of T, their features are kept in known_features.npz, as stage 02 does with those of models held out.
 Memory does not depend on the number of images.
 
-Reads:  img/D/, model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/feature_network.json
-Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/features_skipped.csv
-Config: FEATURE_NETWORK, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING, MIRROR_AVERAGE,
-        L2_NORMALIZE, COMPUTE_DTYPE (which data: DATASET, TRAIN_DATASET; told by the network's fingerprint:
-        PRETRAINED_WEIGHTS, RANDOM_SEED; without effect on the files: EXTRACTION_BATCH_SIZE, N_JOBS, REDO)
+Reads:  img/D/, model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/feature_network.json,
+        training_images/T/<class>/ (where not fine-tuned), img/T/ (where there is none), data/T/labels_true.csv
+Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/features_skipped.csv,
+        data/D/known_features.npz (where not fine-tuned)
+Config: FEATURE_NETWORK, INPUT_RANGE, INPUT_MEAN, INPUT_DEVIATION, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER,
+        POOLING, MIRROR_AVERAGE, L2_NORMALIZE, COMPUTE_DTYPE (which data: DATASET, TRAIN_DATASET; told by the network's
+        fingerprint: PRETRAINED_WEIGHTS, RANDOM_SEED; without effect on the files: EXTRACTION_BATCH_SIZE, N_JOBS, REDO)
 """
 
+import contextlib
+import functools
 import itertools
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,18 +34,20 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import feature_network, images
-from pipeline.dataset import images_of
+from pipeline import feature_files, feature_network, images
+from pipeline.dataset import images_of, list_images
 from pipeline.features import inception
 from pipeline.features.extraction import extract_features
 from pipeline.features.framing import fit_image
 from pipeline.features.inception import LayerPooling
+from pipeline.features.onnx_network import read_encoder
+from pipeline.features.training_images import sample_images
 from pipeline.features.whitening import Whitening
 from pipeline.machinery import files, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.parts import Parts
-from pipeline.machinery.paths import data_dir, display_path, img_dir, model_dir
+from pipeline.machinery.paths import data_dir, display_path, img_dir, model_dir, training_images_dir
 from pipeline.tensorflow_runtime import choose_dtype
 
 if TYPE_CHECKING:
@@ -49,6 +58,7 @@ TRAINING = "02.feature_network_fine_tuning.py"
 ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "whitened", "compute_dtype", "n_features"]
 MIN_COSINE = 0.999  # to the features in float32; where stage 02 found less, "auto" does not take bfloat16
 BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
+KNOWN_IMAGES = 2000  # of known models at most, whose features are kept; enough for 40 of each of 50 models
 BATCHES_AHEAD = 2  # batches decoded before the network asks for them
 
 Row = np.ndarray  # float32 (n_features,)
@@ -59,6 +69,8 @@ Row = np.ndarray  # float32 (n_features,)
 
 def network_print() -> str:
     """Return the fingerprint of the network and of how features are read off it; needs no TensorFlow."""
+    if config.FEATURE_NETWORK.lower().endswith(".onnx"):
+        return records.fingerprint_file(feature_network.find_encoder(config.FEATURE_NETWORK))
     if config.FEATURE_NETWORK == "pretrained":
         return feature_network.identify(config.PRETRAINED_WEIGHTS, config.RANDOM_SEED)
     folder = model_dir(config.TRAIN_DATASET)
@@ -136,8 +148,37 @@ def load_fine_tuned() -> Network:
     return Network(backbone, record.get("initial_weights", "unknown"), place, input_range, whitening, cosine)
 
 
-def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
-    """Return the function from uint8 RGB images (n, size, size, 3) to float32 (n, n_features), and what it is."""
+class Extractor(NamedTuple):
+    """What computes features."""
+
+    compute: Callable[[np.ndarray], np.ndarray]  # uint8 RGB (n, size, size, 3) -> float32 (n, n_features)
+    size: int  # pixels per side of its input
+    about: dict  # ABOUT, for the record
+
+
+def load_encoder() -> Extractor:
+    """Load an ONNX file as the network."""
+    encoder = read_encoder(
+        feature_network.find_encoder(config.FEATURE_NETWORK),
+        config.IMAGE_SIZE,
+        config.INPUT_RANGE,
+        config.INPUT_MEAN,
+        config.INPUT_DEVIATION,
+        config.MIRROR_AVERAGE,
+        os.cpu_count() or 1,
+    )
+
+    def compute(images_rgb: np.ndarray) -> np.ndarray:
+        return extract_features(encoder.compute, None, config.L2_NORMALIZE, images_rgb, config.EXTRACTION_BATCH_SIZE)
+
+    values = [config.FEATURE_NETWORK, "onnx", encoder.output, "none", False, "float32", encoder.n_features]
+    return Extractor(compute, encoder.size, dict(zip(ABOUT, values, strict=True)))
+
+
+def load_network() -> Extractor:
+    """Load the network that FEATURE_NETWORK names."""
+    if config.FEATURE_NETWORK.lower().endswith(".onnx"):
+        return load_encoder()
     network = load_pretrained() if config.FEATURE_NETWORK == "pretrained" else load_fine_tuned()
     if network.initial_weights == "random":
         print(f"warning: {feature_network.RANDOM_WARNING}", file=sys.stderr)
@@ -154,33 +195,33 @@ def load_network() -> tuple[Callable[[np.ndarray], np.ndarray], dict]:
     n_features = inception.count_channels(network.backbone, network.place.layer)
     is_whitened = network.whitening is not None
     values = [config.FEATURE_NETWORK, network.initial_weights, *network.place, is_whitened, dtype, n_features]
-    return compute, dict(zip(ABOUT, values, strict=True))
+    return Extractor(compute, config.IMAGE_SIZE, dict(zip(ABOUT, values, strict=True)))
 
 
 # ---- computing -----------------------------------------------------------------------------------
 
 
-def load_image(path: Path) -> tuple[np.ndarray, str]:
-    """The network's input for an image file, uint8 RGB (size, size, 3), and "", or zeros and why it can't be read."""
-    size = config.IMAGE_SIZE
+def load_image(path: Path, size: int) -> tuple[np.ndarray, str]:
+    """Return the network's input for an image file, uint8 RGB (size, size, 3), and "", or zeros and what is wrong."""
     try:
         return fit_image(images.read_bgr(path), size, config.CROP_TO_PRODUCT), ""
     except images.ImageError as error:
         return np.zeros((size, size, 3), np.uint8), str(error)
 
 
-def batches(paths: list[Path], batch_size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+def batches(paths: list[Path], size: int, batch_size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Inputs (n, size, size, 3) uint8 with the reasons why images could not be read, in order of `paths`.
 
     Images are decoded in threads while the network computes on the batches before.
     """
-    loaded = ordered_map(load_image, paths, threads=True, n_ahead=BATCHES_AHEAD * batch_size)
+    load = functools.partial(load_image, size=size)
+    loaded = ordered_map(load, paths, threads=True, n_ahead=BATCHES_AHEAD * batch_size)
     while batch := list(itertools.islice(loaded, batch_size)):
         images_rgb, reasons = zip(*batch, strict=True)
         yield np.stack(images_rgb), list(reasons)
 
 
-def compute_features(paths: dict[str, Path], compute: Callable, parts: Parts) -> dict[str, str]:
+def compute_features(paths: dict[str, Path], extractor: Extractor, parts: Parts) -> dict[str, str]:
     """Compute the features of images, keyed by their fingerprints, and keep them in `parts`.
 
     Returns fingerprint -> reason for those that can't be read.
@@ -189,8 +230,8 @@ def compute_features(paths: dict[str, Path], compute: Callable, parts: Parts) ->
     keys, batch_size = list(paths), config.EXTRACTION_BATCH_SIZE
     done: list[tuple[str, Row]] = []
     with tqdm(total=len(keys), unit=" images", disable=None) as progress:
-        for i, (images_rgb, reasons) in enumerate(batches(list(paths.values()), batch_size)):
-            found = compute(images_rgb)  # (n, n_features)
+        for i, (images_rgb, reasons) in enumerate(batches(list(paths.values()), extractor.size, batch_size)):
+            found = extractor.compute(images_rgb)  # (n, n_features)
             batch_keys = keys[i * batch_size : (i + 1) * batch_size]
             unreadable.update({key: reason for key, reason in zip(batch_keys, reasons, strict=True) if reason})
             done += [(key, row) for key, row, reason in zip(batch_keys, found, reasons, strict=True) if not reason]
@@ -202,46 +243,53 @@ def compute_features(paths: dict[str, Path], compute: Callable, parts: Parts) ->
     return unreadable
 
 
-# ---- the two files in step -----------------------------------------------------------------------
+# ---- features of known models --------------------------------------------------------------------
 
 
-def paths_of(dataset: str) -> dict[str, Path]:
-    """The files this stage writes, by what they are; "next" ones lie there before the exchange."""
-    folder = data_dir(dataset)
-    return {
-        "features": folder / "features.npy",
-        "next": folder / "features_next.npy",
-        "names": folder / "img_paths.txt",
-        "names_next": folder / "img_paths_next.txt",
-        "record": folder / "features.json",
-        "skipped": folder / "features_skipped.csv",
-        "parts": folder / "features_parts",
-    }
+def list_labelled() -> dict[Path, str]:
+    """List labelled photographs of models that the network was not trained on, with their models.
 
-
-def exchange(paths: dict[str, Path]) -> None:
-    """Put features_next.npy and img_paths_next.txt in the places of features.npy and img_paths.txt.
-
-    A reader never sees the rows of one with the names of the other: where the names change, img_paths.txt is taken away
-    before the features are replaced.
+    These are the photographs of T, cleaned, where the network was not fine-tuned on them and T is not D itself.
     """
-    if records.fingerprint_file(paths["names"]) != records.fingerprint_file(paths["names_next"]):
-        paths["names"].unlink(missing_ok=True)
-    if paths["next"].exists():
-        paths["next"].replace(paths["features"])
-    paths["names_next"].replace(paths["names"])
+    dataset = config.TRAIN_DATASET
+    if config.FEATURE_NETWORK == "fine-tuned" or dataset == config.DATASET:
+        return {}
+    folder = training_images_dir(dataset)
+    if folder.is_dir():
+        return {folder / name: name.partition("/")[0] for name in list_images(folder)}
+    folder, labels_path = img_dir(dataset), data_dir(dataset) / "labels_true.csv"
+    if not (folder.is_dir() and labels_path.exists()):
+        return {}
+    rows = files.read_csv(labels_path, ["image", "label"], "00.make_labels_true.py")
+    return {folder / row["image"]: row["label"] for row in rows if row["label"] and (folder / row["image"]).is_file()}
 
 
-def finish_exchange(paths: dict[str, Path]) -> None:
-    """Finish the exchange that a killed run had begun; what a run killed before that left behind is removed."""
-    outputs = (records.read_record(paths["record"]) or {}).get("outputs", {})
-    for new, old in (("next", "features"), ("names_next", "names")):
-        if paths[new].exists() and records.fingerprint_file(paths[new]) != outputs.get(display_path(paths[old])):
-            paths[new].unlink()
-    if paths["names_next"].exists():
-        exchange(paths)
-    paths["next"].unlink(missing_ok=True)
-    files.remove_temporaries(paths["features"].parent)
+def write_known(label_of: dict[Path, str], origin: dict, extractor: Extractor | None) -> None:
+    """Write the features of known models' photographs, for stage 04, where they are not those already there.
+
+    extractor : None where it is not loaded yet. Without labelled photographs, the file of an earlier run is removed.
+    """
+    path = data_dir(config.DATASET) / "known_features.npz"
+    if not label_of:
+        path.unlink(missing_ok=True)
+        return
+    key = records.fingerprint([origin[name] for name in ("code", "settings", "network", "known")])
+    with contextlib.suppress(UserError):
+        if str(files.read_npz(path, STAGE, ("key",))["key"]) == key:
+            return
+    names, class_of = np.unique(list(label_of.values()), return_inverse=True)
+    seen = sample_images(class_of, np.arange(len(names)), KNOWN_IMAGES, config.RANDOM_SEED)
+    paths, extractor = list(label_of), extractor or load_network()
+    features, good = [], []
+    for images_rgb, reasons in batches([paths[i] for i in seen], extractor.size, config.EXTRACTION_BATCH_SIZE):
+        features.append(extractor.compute(images_rgb))
+        good += [not reason for reason in reasons]
+    labels = names[class_of[seen]][good]
+    feature_network.write_known_features(path, np.concatenate(features)[good], labels, origin["network"], key)
+    print(f"{len(labels)} photographs of known models of {config.TRAIN_DATASET} to calibrate by")
+
+
+# ---- the files -----------------------------------------------------------------------------------
 
 
 def earlier_rows(paths: dict[str, Path], origin: dict) -> tuple[dict[str, Row], dict]:
@@ -261,24 +309,6 @@ def earlier_rows(paths: dict[str, Path], origin: dict) -> tuple[dict[str, Row], 
 def same_way(one: dict, other: dict) -> bool:
     """Whether two origins differ in the images alone."""
     return all(one.get(key) == other[key] for key in ("code", "settings", "network"))
-
-
-def write_next(path: Path, keys: list[str], n_features: int, earlier: dict[str, Row], parts: Parts) -> None:
-    """Write features_next.npy, float32 (len(keys), n_features), row by row from the earlier array and the parts."""
-    rows_of: dict[str, list[int]] = {}
-    for i, key in enumerate(keys):
-        rows_of.setdefault(key, []).append(i)
-    # written, not memory-mapped: a full disk ends a program that writes to a map
-    with files.atomic_write(path) as temporary, temporary.open("wb") as handle:
-        descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
-        header = {"descr": descr, "fortran_order": False, "shape": (len(keys), n_features)}
-        np.lib.format.write_array_header_1_0(handle, header)
-        start = handle.tell()
-        known = ((key, earlier[key]) for key in rows_of if key in earlier)
-        for key, row in itertools.chain(known, parts.read()):
-            for i in rows_of.get(key, []):
-                handle.seek(start + i * row.nbytes)
-                handle.write(row.astype(np.float32, copy=False).tobytes())
 
 
 def write_skipped(path: Path, skipped: list[tuple[str, str, str]]) -> None:
@@ -304,26 +334,28 @@ def write_outputs(paths: dict[str, Path], origin: dict, keys: dict[str, str], ab
         for new, old in (("next", "features"), ("names_next", "names"))
     }
     files.write_json(paths["record"], {"made_from": origin, "outputs": outputs, **about, "images": keys})
-    exchange(paths)
+    feature_files.exchange(paths)
 
 
-def origin_of(folder: Path, keys: dict[str, str]) -> dict:
+def origin_of(folder: Path, keys: dict[str, str], label_of: dict[Path, str]) -> dict:
     """What the features are made from: images, network, settings, code."""
     inputs = {display_path(folder): records.fingerprint(keys)}
     if config.FEATURE_NETWORK == "fine-tuned":
         weights_path, _, _ = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
         inputs[display_path(weights_path)] = records.fingerprint_file(weights_path)
     origin = records.made_from(__file__, inputs)
-    return origin | {"network": network_print()}
+    known = [(display_path(path), label, records.fingerprint_file(path)) for path, label in label_of.items()]
+    return origin | {"network": network_print(), "known": records.fingerprint(known)}
 
 
 def main() -> None:
     begin = time.perf_counter()
-    paths, folder = paths_of(config.DATASET), img_dir(config.DATASET)
+    paths, folder = feature_files.paths_of(config.DATASET), img_dir(config.DATASET)
     names = images_of(folder, f"run 01.img_preprocess.py --DATASET={config.DATASET} first")
     keys = {name: records.fingerprint_file(folder / name) for name in names}
-    origin = origin_of(folder, keys)
-    finish_exchange(paths)
+    label_of = list_labelled()
+    origin = origin_of(folder, keys, label_of)
+    feature_files.finish_exchange(paths)
     wrote = [paths["features"], paths["names"]]
     if records.up_to_date(paths["record"], origin):
         run.unchanged(wrote)
@@ -336,17 +368,19 @@ def main() -> None:
     about = about or parts.about()
     known = set(earlier) | {key for key, _ in parts.read()} if about else set()
     to_do = {key: folder / name for name, key in keys.items() if key not in known}
-    unreadable = {}
+    unreadable, extractor = {}, None
     print(f"{len(to_do)} images to compute, {len(set(keys.values())) - len(to_do)} known")
     if to_do:
-        compute, about = load_network()
+        extractor = load_network()
+        about = extractor.about
         parts.begin(about)
-        unreadable = compute_features(to_do, compute, parts)
+        unreadable = compute_features(to_do, extractor, parts)
     skipped = [(name, STAGE, unreadable[key]) for name, key in keys.items() if key in unreadable]
     if len(skipped) == len(names):
         raise UserError(f"no file of {display_path(folder)}/ can be read as an image: {skipped[0][2]}")
     keys = {name: "" if key in unreadable else key for name, key in keys.items()}
-    write_next(paths["next"], [key for key in keys.values() if key], about["n_features"], earlier, parts)
+    feature_files.write_next(paths["next"], [key for key in keys.values() if key], about["n_features"], earlier, parts)
+    write_known(label_of, origin, extractor)
     write_outputs(paths, origin, keys, about | {"seconds": round(time.perf_counter() - begin, 1)})
     write_skipped(paths["skipped"], skipped)
     parts.remove()

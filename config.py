@@ -19,6 +19,7 @@ from pipeline.machinery.kinds import (
     Datasets,
     EarlierBlock,
     LabelPattern,
+    OnnxPath,
     PositiveShare,
     Seed,
     Share,
@@ -73,7 +74,7 @@ MASK_EPOCHS: Annotated[int, between(1, 1000)] = 14  # passes over all of them
 MIN_IMAGES_PER_CLASS: Count = 2  # a model with fewer images is left out of the training
 
 # ---- 02.feature_network_fine_tuning, 03.feature_extraction: the network ---------------------------
-# "auto" ImageNet's, or random where not to be had; "imagenet"; "random"; a .h5 file's path
+# "auto" ImageNet's, or the project's own start network where not to be had; "imagenet"; "random"; a .h5 file's path
 PRETRAINED_WEIGHTS: Text = "auto"
 # what the network takes for black and white: "-1..1" (ImageNet), "0..1"; "auto" asks the weights
 INPUT_RANGE: Literal["auto", "-1..1", "0..1"] = "auto"
@@ -118,8 +119,10 @@ WHITENING: Annotated[float, between(0, 0.9)] = 0.1
 REFIT: bool = True
 
 # ---- 03.feature_extraction -----------------------------------------------------------------------
-# "fine-tuned" by stage 02; "pretrained" the initial weights (no labelled images needed)
-FEATURE_NETWORK: Literal["fine-tuned", "pretrained"] = "fine-tuned"
+# "fine-tuned" by stage 02; "pretrained" the initial weights (no labelled images needed); path of an .onnx file
+FEATURE_NETWORK: Literal["fine-tuned", "pretrained"] | OnnxPath = "fine-tuned"
+INPUT_MEAN: Text = "auto"  # of an .onnx file's input, "red, green, blue" in its range; "auto" asks the file, else 0
+INPUT_DEVIATION: Text = "auto"  # what the input is divided by after that; "auto" asks the file, else 1
 MIRROR_AVERAGE: bool = True  # mean of the features of an image and of its mirror image; doubles the time
 L2_NORMALIZE: bool = True  # features of length 1
 EXTRACTION_BATCH_SIZE: Annotated[int, between(1, 4096)] = 64  # images per step

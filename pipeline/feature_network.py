@@ -104,6 +104,20 @@ def load_trained(path: Path, record: dict, image_size: int, seed: int) -> "keras
     return backbone
 
 
+def find_encoder(chosen: str) -> Path:
+    """Return where FEATURE_NETWORK leads when it is a path; relative ones start at the project's folder.
+
+    Raises UserError where there is no such file.
+    """
+    path = weights.path_of(chosen)
+    if not path.is_file():
+        raise UserError(
+            f"FEATURE_NETWORK: no file {chosen}: give the path of an .onnx file, relative to the project's folder or "
+            'absolute, or "fine-tuned" or "pretrained"'
+        )
+    return path
+
+
 def network_paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return the paths of stage 02's network, of its record, and of the whitening of its features, in model/T/."""
     return folder / "feature_network.h5", folder / "feature_network.json", folder / "feature_whitening.npz"
@@ -120,10 +134,11 @@ def identify_files(folder: Path, record: dict) -> str:
     return records.fingerprint([records.fingerprint_file(weights_path), *place, whitening])
 
 
-def write_known_features(path: Path, features: np.ndarray, labels: np.ndarray, network: str) -> None:
+def write_known_features(path: Path, features: np.ndarray, labels: np.ndarray, network: str, key: str = "") -> None:
     """Write features of labelled photographs of models that the network was not trained on, for stage 04.
 
     features : float32 (n, n_features); labels : (n,) of text; network : as `made_from` of features.json has it
+    key : fingerprint of what the features depend on
     """
     with atomic_write(path) as temporary:
-        np.savez(temporary, features=features, labels=labels.astype(str), network=np.array(network))
+        np.savez(temporary, features=features, labels=labels.astype(str), network=np.array(network), key=np.array(key))

@@ -9,14 +9,15 @@ import pytest
 from conftest import PROJECT, load_stage
 
 import config
-from pipeline import feature_network, images, tensorflow_runtime
+from pipeline import feature_files, feature_network, images, tensorflow_runtime
 from pipeline.dataset import list_images, read_features
+from pipeline.features.framing import fit_image
 from pipeline.features.inception import build_inception
 from pipeline.features.whitening import Whitening, normalise_rows
 from pipeline.machinery import files, records
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.parts import Parts
-from pipeline.machinery.paths import img_dir, model_dir
+from pipeline.machinery.paths import data_dir, img_dir, model_dir, training_images_dir
 
 stage = load_stage("03.feature_extraction.py")
 
@@ -37,7 +38,7 @@ def d(root):
     config.IMAGE_SIZE, config.EXTRACTION_BATCH_SIZE, config.COMPUTE_DTYPE = 75, 4, "float32"
     for i in range(12):
         draw(f"{i:02}.png", i)
-    return stage.paths_of("d")
+    return feature_files.paths_of("d")
 
 
 def run(capsys) -> str:
@@ -258,7 +259,7 @@ def test_an_exchange_cut_short_is_finished_or_undone(d, capsys, stop):
     if stop in ("names away", "features replaced"):
         d["names"].unlink()
     d["record"].write_bytes(old["record"] if stop == "before record" else new["record"])
-    stage.finish_exchange(d)
+    feature_files.finish_exchange(d)
     expected = old if stop == "before record" else new
     assert d["features"].read_bytes() == expected["features"] and d["names"].read_bytes() == expected["names"]
     assert not d["next"].exists() and not d["names_next"].exists()
@@ -281,3 +282,66 @@ def test_missing_images_name_the_stage_to_run(root):
 def test_a_setting_out_of_range_is_named(run_stage, wrong):
     done = run_stage("03.feature_extraction.py", f"--{wrong}")
     assert done.returncode == 2 and wrong.partition("=")[0] in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_onnx_file_is_a_network_like_any_other(d, root, capsys):
+    """Its side, its features, its fingerprint: what is new is computed, another file computes all."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper
+
+    def write(kind: str) -> None:
+        node = helper.make_node(kind, ["pixels"], ["features"], axes=[2, 3], keepdims=0)
+        pixels = helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, ["n", 3, 20, 20])
+        features = helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["n", 3])
+        graph = helper.make_graph([node], "encoder", [pixels], [features])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.save(model, root / "encoder.onnx")
+
+    write("ReduceMean")
+    config.FEATURE_NETWORK, config.MIRROR_AVERAGE = str(root / "encoder.onnx"), True
+    assert "12 images to compute" in run(capsys)
+    pictures = [fit_image(images.read_bgr(img_dir("d") / f"{i:02}.png"), 20, config.CROP_TO_PRODUCT) for i in range(12)]
+    expected = normalise_rows(np.stack(pictures).mean(axis=(1, 2)) / 255)
+    assert np.allclose(read_features("d")[0], expected, atol=1e-4)
+    record = files.read_json(d["record"], "03")
+    assert (record["initial_weights"], record["n_features"]) == ("onnx", 3)
+    assert "unchanged" in run(capsys)
+    draw("new.png", 77)
+    assert "1 images to compute, 12 known" in run(capsys)
+    write("ReduceMax")
+    assert "13 images to compute" in run(capsys)
+    (root / "encoder.onnx").unlink()
+    with pytest.raises(UserError, match="FEATURE_NETWORK: no file"):
+        stage.main()
+
+
+def test_without_fine_tuning_features_of_known_models_are_kept_for_stage_04(d, capsys):
+    """Those of training_images/T/, else of img/T/ with labels; computed again only where they would be others."""
+    path = data_dir("d") / "known_features.npz"
+    run(capsys)
+    assert not path.exists()
+    for i in range(4):
+        image_bgr = images.read_bgr(img_dir("d") / f"{i:02}.png")
+        images.write_image(training_images_dir("t") / f"model{i % 2}" / f"{i}.png", image_bgr)
+    said = run(capsys)
+    assert "0 images to compute" in said and "4 photographs of known models of t" in said
+    known = files.read_npz(path, "03", ("features", "labels", "network"))
+    features, _ = read_features("d")
+    assert known["labels"].tolist() == ["model0", "model0", "model1", "model1"]
+    assert np.allclose(known["features"], features[[0, 2, 1, 3]], atol=1e-4)
+    assert str(known["network"]) == files.read_json(d["record"], "03")["made_from"]["network"]
+    draw("new.png", 5)
+    assert "known models" not in run(capsys)
+    assert "unchanged" in run(capsys)
+
+    for image_path in list(training_images_dir("t").rglob("*.png")):
+        image_path.unlink()
+    for folder in (*training_images_dir("t").iterdir(), training_images_dir("t")):
+        folder.rmdir()
+    images.write_image(img_dir("t") / "a.png", images.read_bgr(img_dir("d") / "00.png"))
+    files.write_csv(data_dir("t") / "labels_true.csv", ["image", "label"], [["a.png", "7"], ["gone.png", "8"]])
+    assert "1 photographs of known models of t" in run(capsys)
+    assert files.read_npz(path, "03", ("labels",))["labels"].tolist() == ["7"]
+    config.TRAIN_DATASET = "d"
+    run(capsys)
+    assert not path.exists()

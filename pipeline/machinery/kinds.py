@@ -47,6 +47,13 @@ def check_label_pattern(pattern: str) -> str:
     return pattern
 
 
+def check_onnx_path(path: str) -> str:
+    """Return `path`; raises ValueError where it is not that of an .onnx file."""
+    if not path.lower().endswith(".onnx"):
+        raise ValueError
+    return path
+
+
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
 Seed = Annotated[int, between(0, 2**31 - 1)]
@@ -66,6 +73,7 @@ LabelPattern = Annotated[
     AfterValidator(check_label_pattern),
     Field(description="a regular expression whose group 1 is the label, such as '^([^_]+)_'"),
 ]
+OnnxPath = Annotated[str, AfterValidator(check_onnx_path), Field(description="the path of an .onnx file")]
 EarlierBlock = Literal[
     "mixed0", "mixed1", "mixed2", "mixed3", "mixed4", "mixed5", "mixed6", "mixed7", "mixed8", "mixed9"
 ]
