@@ -27,9 +27,12 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from conftest import load_stage  # noqa: E402
 
 import config  # noqa: E402
-from pipeline import files, settings  # noqa: E402
+from pipeline.dataset import images_of  # noqa: E402
 from pipeline.features import inception  # noqa: E402
 from pipeline.features.whitening import normalise_rows  # noqa: E402
+from pipeline.machinery import settings  # noqa: E402
+from pipeline.machinery.errors import UserError  # noqa: E402
+from pipeline.machinery.paths import img_dir  # noqa: E402
 from pipeline.tensorflow_runtime import choose_dtype, tensorflow  # noqa: E402
 
 
@@ -50,11 +53,13 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
     place = inception.LayerPooling("mixed10", "average")
     compute = inception.feature_function(backbone, place, low_high, mirror, dtype)
     plain = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
-    decoded = np.concatenate([images_rgb for images_rgb, _ in stage.batches(paths, batch_size)])
+    decoded = np.concatenate([images_rgb for images_rgb, _ in stage.batches(paths, config.IMAGE_SIZE, batch_size)])
     inputs = np.asarray(inception.scale_pixels(decoded, *low_high))
 
     def ours() -> np.ndarray:
-        return np.concatenate([np.asarray(compute(images_rgb)) for images_rgb, _ in stage.batches(paths, batch_size)])
+        return np.concatenate(
+            [np.asarray(compute(images_rgb)) for images_rgb, _ in stage.batches(paths, config.IMAGE_SIZE, batch_size)]
+        )
 
     def ours_decoded() -> np.ndarray:
         batches = np.split(decoded, range(batch_size, len(decoded), batch_size))
@@ -67,7 +72,7 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
         return found
 
     def predict_files() -> np.ndarray:
-        read = np.stack([stage.load_image(path)[0] for path in paths])
+        read = np.stack([stage.load_image(path, config.IMAGE_SIZE)[0] for path in paths])
         return predict(np.asarray(inception.scale_pixels(read, *low_high)))
 
     sides = {
@@ -103,7 +108,7 @@ def plain_alone(paths: list[Path]) -> None:
     stage = load_stage("03.feature_extraction.py")
     backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED)
     plain = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
-    read = np.stack([stage.load_image(path)[0] for path in paths])
+    read = np.stack([stage.load_image(path, config.IMAGE_SIZE)[0] for path in paths])
     inputs = np.asarray(inception.scale_pixels(read, *inception.choose_input_range(backbone, config.INPUT_RANGE)))
     plain.predict(inputs, batch_size=config.EXTRACTION_BATCH_SIZE, verbose=0)
 
@@ -117,7 +122,7 @@ def measured(command: list[str], root: str) -> tuple[float, float, str]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise settings.UserError(f"{command[1]} ended with {process.returncode}")
+        raise UserError(f"{command[1]} ended with {process.returncode}")
     peak = usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)  # kilobytes on Linux, bytes on macOS
     return time.perf_counter() - begin, peak, (said.splitlines() or [""])[-1]
 
@@ -157,8 +162,8 @@ def main() -> None:
     names = [a for a in sys.argv[1:] if not a.startswith("--")]
     overrides = [a for a in sys.argv[1:] if a.startswith("--") and a.split("=")[0] not in own]
     settings.apply_overrides(overrides)
-    folder = files.img_dir(names[0] if names else "sample")
-    found = files.images_of(folder, "run 01.img_preprocess.py first")
+    folder = img_dir(names[0] if names else "sample")
+    found = images_of(folder, "run 01.img_preprocess.py first")
     paths = [folder / name for name in found][: int(own.get("--n_images", 512))]
     if own.get("--plain"):
         plain_alone(paths)

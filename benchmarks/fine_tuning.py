@@ -26,9 +26,11 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from pipeline import files, settings  # noqa: E402
-from pipeline.features.inception import default_place  # noqa: E402
 from pipeline.features.retrieval_scores import judge  # noqa: E402
+from pipeline.machinery import files  # noqa: E402
+from pipeline.machinery.errors import UserError  # noqa: E402
+from pipeline.machinery.paths import data_dir, img_dir, mask_dir, training_images_dir  # noqa: E402
+from pipeline.machinery.paths import root as project_root  # noqa: E402
 
 WAYS = {
     "cosine": ["--HEAD=cosine"],
@@ -44,7 +46,7 @@ def run_stage(root: Path, stage: str, arguments: list[str]) -> None:
     command = [sys.executable, str(PROJECT / stage), *arguments]
     done = subprocess.run(command, env={**os.environ, "IMAGE_CLUSTER_ROOT": str(root)}, capture_output=True, text=True)
     if done.returncode:
-        raise settings.UserError(f"{stage} ended with {done.returncode}: {done.stderr[-500:]}")
+        raise UserError(f"{stage} ended with {done.returncode}: {done.stderr[-500:]}")
 
 
 def features_scored(root: Path, dataset: str, arguments: list[str]) -> dict[str, float]:
@@ -55,7 +57,7 @@ def features_scored(root: Path, dataset: str, arguments: list[str]) -> dict[str,
     run_stage(root, "04.clustering_som.py", [f"--DATASET={dataset}"])
     folder = root / "data" / dataset
     names = (folder / "img_paths.txt").read_text(encoding="utf-8").splitlines()
-    rows = files.read_csv(files.data_dir(dataset) / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
+    rows = files.read_csv(data_dir(dataset) / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
     label_of = {row["image"]: row["label"] for row in rows}
     labelled = [i for i, name in enumerate(names) if label_of.get(name)]
     labels = np.unique([label_of[names[i]] for i in labelled], return_inverse=True)[1]
@@ -68,10 +70,10 @@ def features_scored(root: Path, dataset: str, arguments: list[str]) -> dict[str,
 
 def trained(root: Path, train: str, test: str, arguments: list[str]) -> dict:
     """Run stage 02 below `root`, on hard links to the images of the project's folder; its record."""
-    for folder in (files.training_images_dir(train), files.mask_dir(train), files.img_dir(test)):
+    for folder in (training_images_dir(train), mask_dir(train), img_dir(test)):
         if folder.exists():
-            shutil.copytree(folder, root / folder.relative_to(files.root()), copy_function=linked)
-    placed = files.data_dir(train) / "training_images.json"
+            shutil.copytree(folder, root / folder.relative_to(project_root()), copy_function=linked)
+    placed = data_dir(train) / "training_images.json"
     (root / "data" / train).mkdir(parents=True)
     if placed.exists():
         (root / "data" / train / placed.name).write_bytes(placed.read_bytes())
@@ -115,10 +117,10 @@ def main() -> None:
                 whitened = ", whitened" if record["whitened"] else ""
                 where = f"{record['pooling']} of {record['feature_layer']}{whitened}"
                 found.setdefault(f"{way}: chosen", []).append((where, chosen))
-                place, without = record["start_place"], default_place(record["initial_weights"])
+                place = record["start_place"]
                 for name, layer, pooling in (
                     ("start", place["feature_layer"], place["pooling"]),
-                    ("start, without labels", *without),
+                    ("start, without labels", "auto", "auto"),
                 ):
                     key = (layer, pooling, str(seed) if record["initial_weights"] == "random" else "")
                     if key not in starts:
@@ -136,5 +138,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except settings.UserError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
