@@ -19,18 +19,19 @@ Config: SAMPLE_IMAGE_SIZE (recorded as the models drawn: SAMPLE_NAME, SAMPLE_SEE
         SAMPLE_MIN_IMAGES, SAMPLE_MAX_IMAGES; without effect on the files: N_JOBS, REDO)
 """
 
+import functools
 import time
 import zlib
 from dataclasses import astuple
 from pathlib import Path
 
 import cv2
-from joblib import Parallel, delayed
 from tqdm import tqdm
 
 import config
-from pipeline.machinery import files, paths, records, run, settings
+from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import SettingError, UserError
+from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.paths import check_within_root, display_path
 from pipeline.sample.catalogue import Model, photograph_model, plan_catalogue
 
@@ -117,10 +118,9 @@ def draw_data_set(dataset: str, models: list[Model]) -> None:
     origin = records.made_from(__file__, inputs)
     if records.up_to_date(record_path, origin):
         return run.unchanged([image_dir, mask_dir])
-    drawn = Parallel(settings.n_jobs(), return_as="generator")(
-        delayed(write_model)(model, config.SAMPLE_IMAGE_SIZE, image_dir, mask_dir) for model in models
-    )
-    written = [path for paths in tqdm(drawn, dataset, len(models), unit="model", disable=None) for path in paths]
+    write = functools.partial(write_model, size=config.SAMPLE_IMAGE_SIZE, image_dir=image_dir, mask_dir=mask_dir)
+    drawn = tqdm(ordered_map(write, models), dataset, len(models), unit="model", disable=None)
+    written = [path for of_model in drawn for path in of_model]
     remove_former(record_path, written, folders)
     records.write_record(record_path, origin, written, n_models=len(models), n_images=len(written) // 2)
     n_images = sum(model.n_images for model in models)
