@@ -1,4 +1,4 @@
-"""The docstrings of the stages are a contract: read here, and checked against each other, config.py and the README."""
+"""The docstrings of the stages are a contract: checked against each other, config.py and the documents."""
 
 import ast
 import re
@@ -85,13 +85,25 @@ def test_no_file_has_two_writers():
             writers[path] = stage
 
 
-def test_readme_names_every_stage_and_every_file_written():
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_the_readmes_name_every_stage(name):
+    readme = (PROJECT / name).read_text(encoding="utf-8")
+    assert [stage for stage in STAGES if stage not in readme] == []
+
+
+def test_the_list_of_files_describes_every_file_written():
+    described = (PROJECT / "doc" / "files.md").read_text(encoding="utf-8")
     for stage in STAGES:
-        assert stage in readme
         for path, _ in paths(settings.contract(docstring(stage))["Writes"]):
             name = path.rstrip("/").split("/")[-1]
-            assert path in readme or name in readme, f"the README does not name {path}, which {stage} writes"
+            assert path in described or name in described, f"doc/files.md lacks {path}, which {stage} writes"
+
+
+def test_every_document_that_a_document_links_to_exists():
+    documents = [*PROJECT.glob("*.md"), *(PROJECT / "doc").glob("*.md"), PROJECT / "original_src" / "README.md"]
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
 def test_every_setting_is_used_by_some_stage():

@@ -70,7 +70,7 @@ def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     """Return how alike the colours of the product and of the ground around it are: 0 nothing in common, 1 the same.
 
     The Bhattacharyya coefficient of two colour histograms, of the mask and of a band around it. Of all that was
-    measured on masks without the true one, it says most about how good a mask is (doc/experiments.md).
+    measured on masks without the true one, it says most about how good a mask is (doc/log.md).
 
     lab : float32 (H, W, 3); mask : bool of the same or a larger size. A mask that is no product's at all scores 1.
     """
@@ -121,7 +121,7 @@ def segment_by_colours(small_bgr: np.ndarray, foreground_prob: np.ndarray) -> np
         of_product, of_ground = product[cells] - posterior, (every - product)[cells] - (1 - posterior)
         ratio = (np.maximum(of_product, 0) + 2 * share) / (np.maximum(of_ground, 0) + 2 * (1 - share))
         ratio *= (1 - share) / share
-        posterior = prior_odds * ratio * np.sqrt(ratio)  # a power of 1.5 was the best (doc/experiments.md)
+        posterior = prior_odds * ratio * np.sqrt(ratio)  # a power of 1.5 was the best (doc/log.md)
         posterior /= 1 + posterior
     mask = posterior.reshape(foreground_prob.shape) > 0.5
     # other things and shop text have the product's colours too
