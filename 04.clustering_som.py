@@ -23,7 +23,7 @@ ASSIGN_TO names the data set of an earlier run: images that belong to one of its
 others are grouped under new ids. ids of the earlier run never change.
 
 Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours),
-        model/T/known_features.npz (of stage 02, or yours)
+        model/T/known_features.npz (of stage 02, or yours), data/D/known_features.npz (of stage 03)
 Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, data/D/labels_pred.npy,
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
 Config: DATASET, RANDOM_SEED, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION, SOM_EPOCHS,
@@ -40,7 +40,7 @@ from typing import NamedTuple
 import numpy as np
 
 import config
-from pipeline import memory
+from pipeline import feature_files, memory
 from pipeline.clustering import som
 from pipeline.clustering.assignment import assigned
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
@@ -107,9 +107,12 @@ def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in
 
 
 def read_landmarks(n_features: int) -> Landmarks:
-    """The photographs of known models in model/T/known_features.npz, or none where they are of another network."""
-    path = paths.model_dir(config.TRAIN_DATASET) / "known_features.npz"
+    """The photographs of known models in known_features.npz, or none where they are of another network."""
+    path = feature_files.find_known_features(config.DATASET, config.TRAIN_DATASET)
     if not path.exists():
+        return no_landmarks(n_features)
+    if not feature_files.fits_features(path, config.DATASET):
+        print(f"{display_path(path)} is of another network than these features: not used")
         return no_landmarks(n_features)
     known = files.read_npz(path, "02.feature_network_fine_tuning.py", ["features", "labels"])
     features, labels = known["features"], known["labels"]
@@ -360,7 +363,7 @@ def main() -> None:
     begin = time.perf_counter()
     features, img_paths = read_features(config.DATASET)
     folder = paths.data_dir(config.DATASET)
-    known_path = paths.model_dir(config.TRAIN_DATASET) / "known_features.npz"
+    known_path = feature_files.find_known_features(config.DATASET, config.TRAIN_DATASET)
     inputs = {
         display_path(path): records.fingerprint_file(path)
         for path in (folder / "features.npy", folder / "img_paths.txt", known_path)

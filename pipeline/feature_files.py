@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.machinery import records
-from pipeline.machinery.files import atomic_write, remove_temporaries
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.files import atomic_write, read_npz, remove_temporaries
 from pipeline.machinery.parts import Parts
-from pipeline.machinery.paths import data_dir, display_path
+from pipeline.machinery.paths import data_dir, display_path, model_dir
 
 
 def paths_of(dataset: str) -> dict[str, Path]:
@@ -70,3 +71,24 @@ def write_next(path: Path, keys: list[str], n_features: int, earlier: dict[str, 
             for i in rows_of.get(key, []):
                 handle.seek(start + i * row.nbytes)
                 handle.write(row.astype(np.float32, copy=False).tobytes())
+
+
+def find_known_features(dataset: str, train_dataset: str) -> Path:
+    """Return where known models' features are: stage 03's, there where nothing was fine-tuned, or else stage 02's.
+
+    dataset, train_dataset : DATASET and TRAIN_DATASET. The file need not exist.
+    """
+    path = data_dir(dataset) / "known_features.npz"
+    return path if path.exists() else model_dir(train_dataset) / "known_features.npz"
+
+
+def fits_features(known_path: Path, dataset: str) -> bool:
+    """Tell whether known models' features are of the network that made features.npy, as far as both files say so."""
+    folder = data_dir(dataset)
+    record = records.recorded(folder / "features.npy", folder / "features.json")
+    network = record["made_from"].get("network") if record else None
+    try:
+        known_network = str(read_npz(known_path, "02.feature_network_fine_tuning.py", ("network",))["network"])
+    except UserError:  # a file from elsewhere, which does not say
+        return True
+    return network is None or network == known_network

@@ -10,7 +10,7 @@ from drawn_features import drawn, groups
 from sklearn.metrics import adjusted_rand_score
 
 import config
-from pipeline.machinery import paths
+from pipeline.machinery import paths, records
 from pipeline.machinery.errors import UserError
 
 stage = load_stage("04.clustering_som.py")
@@ -189,6 +189,23 @@ def test_what_differs_within_models_is_learned_from_known_ones(root):
     known_models(root, *with_nuisance([40] * 10, seed=3))
     assert adjusted_rand_score(labels, run()) > max(0.8, without + 0.05)
     assert record(folder)["calibration"] == "known models" and record(folder)["n_known_models"] == 10
+
+
+def test_known_models_seen_by_another_network_are_not_used(root):
+    """features.json and known_features.npz both name their network; stage 03's file comes before stage 02's."""
+    folder = put(root, groups([12] * 4)[0])
+    known, labels = groups([30] * 8, seed=1)
+    known_models(root, known, labels)
+    known_path = root / "model" / config.TRAIN_DATASET / "known_features.npz"
+    named = {"features": known, "labels": labels.astype(str)}
+    for network, expected in (("this", "known models"), ("another", "the data itself")):
+        records.write_record(folder / "features.json", {"network": "this"}, [folder / "features.npy"])
+        np.savez(known_path, **named, network=np.array(network))
+        run()
+        assert record(folder)["calibration"] == expected
+    np.savez(folder / "known_features.npz", **named, network=np.array("this"))
+    run()
+    assert record(folder)["calibration"] == "known models"
 
 
 def test_one_model_alone_is_one_cluster_beside_known_models(root):
