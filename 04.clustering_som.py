@@ -49,10 +49,11 @@ from pipeline.clustering.cuts import GRANULARITIES, by_size, curve, cut
 from pipeline.clustering.directions import Both, Directions, Product, different, rows_not_finite, zeros_in
 from pipeline.clustering.grouping import differing_groups, group, single_images
 from pipeline.clustering.landmarks import Landmarks, no_landmarks, pick_landmarks, whitening_matrix
-from pipeline.clustering.neighbours import find_neighbours
+from pipeline.clustering.neighbours import index_images, nearest_images
 from pipeline.dataset import read_features
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.paths import display_path
 from pipeline.machinery.tables import Names, find_name, read_table
 
@@ -140,18 +141,19 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         grid = train_map(every, m, one, other)
         units, distances = som.assign(grid, every)
         np.save(weights_in, grid.get_weights().astype(np.float32))
-        unit, shape = units[rows, 0], grid.get_weights().shape[:2]
         del grid  # Windows can't remove a file that is still mapped
         likeness = np.ones(m, np.float32)
         if m < 2 or (m < 4 and not len(landmarks.labels)):  # too few to say what is near
             found = single_images(m)
         else:
             space = data.kept(one)  # (m + n_landmarks, n_features)
-            likeness = find_neighbours(space[:m], unit, shape, 1)[1][:, 0]
-            which, group_of = differing_groups(space, m, landmarks.labels, unit, shape, seed)
+            index = index_images(space[:m], units[rows, 0])
+            likeness = nearest_images(space[:m], index, 1, ordered_map)[1][:, 0]
+            which, group_of = differing_groups(space, m, landmarks.labels, index, seed)
             if len(which):
                 space = Directions(Product(space, whitening_matrix(space[which], group_of))).kept(other)
-            found = group(space[:m], space[m:], unit, shape, seed)
+                index = index_images(space[:m], units[rows, 0])
+            found = group(space[:m], space[m:], index, seed, ordered_map)
             del space  # as above
         weights_in.seek(0)
         weights = np.load(weights_in, allow_pickle=False)

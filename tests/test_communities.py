@@ -9,7 +9,7 @@ from pipeline.clustering.directions import Directions
 from pipeline.clustering.fragments import absorb_fragments, link_with_clusters, tail_share
 from pipeline.clustering.grouping import group, sample_of_patches, single_images
 from pipeline.clustering.landmarks import LANDMARKS, pick_landmarks
-from pipeline.clustering.neighbours import exact_neighbours
+from pipeline.clustering.neighbours import exact_neighbours, index_images
 from pipeline.clustering.selection import (
     Candidate,
     candidate_partitions,
@@ -130,15 +130,16 @@ def test_a_choice_on_a_sample_groups_all_images(monkeypatch):
     features, labels = groups([6] * 60, n_features=128)
     data = Directions(features)[:]
     monkeypatch.setattr("pipeline.clustering.grouping.SELECTION_IMAGES", 100)
-    found = group(data, data[:0], np.zeros(len(data), np.int64), (1, 1), seed=0)
+    found = group(data, data[:0], index_images(data, np.zeros(len(data), int)), seed=0)
     assert adjusted_rand_score(labels, found.partitions[found.predicted]) == 1
     assert np.all(np.diff(found.partitions.max(axis=1)) >= 0) and found.interval[0] <= 60 <= found.interval[1]
 
 
 def test_a_sample_holds_images_with_their_nearest_ones():
-    neighbours = np.array([[i ^ 1] for i in range(100)], np.int32)
-    sample = sample_of_patches(neighbours, 20, seed=0)
-    assert len(sample) == 20 and set(sample) == {i ^ 1 for i in sample}
+    features, labels = groups([60] * 10, n_features=128)
+    data = Directions(features)[:]
+    sample = sample_of_patches(data, index_images(data, np.zeros(600, int)), 180, seed=0)
+    assert np.bincount(labels[sample], minlength=10).tolist().count(60) == 3 and len(sample) == 180
 
 
 def test_single_images_are_clusters_of_their_own():

@@ -4,13 +4,14 @@ Up to SELECTION_IMAGES images are looked at as a whole. Of more, the number of n
 the links are chosen on a sample, and all images are then grouped by these two.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.clustering.communities import find_communities, link_images
 from pipeline.clustering.fragments import absorb_fragments
-from pipeline.clustering.neighbours import exact_neighbours, find_neighbours
+from pipeline.clustering.neighbours import Index, exact_neighbours, nearest_images, nearest_to
 from pipeline.clustering.selection import (
     LEAST_SIMILARITIES,
     NEIGHBOURS,
@@ -48,16 +49,18 @@ class Grouping(NamedTuple):
     least_similarity: float
 
 
-def sample_of_patches(neighbours: np.ndarray, n_wanted: int, seed: int) -> np.ndarray:
+def sample_of_patches(data: np.ndarray, index: Index, n_wanted: int, seed: int) -> np.ndarray:
     """Return about `n_wanted` images, ascending: random ones, each with its nearest images.
 
-    neighbours : int32 ndarray of shape (m, k), nearest first
+    data : float32 ndarray of shape (m, n_features), directions; index : the inverted file of `data`
     """
-    taken = np.zeros(len(neighbours), bool)
-    for image in np.random.default_rng(seed).permutation(len(neighbours)):
-        taken[neighbours[image, :PATCH]] = taken[image] = True
-        if np.count_nonzero(taken) >= n_wanted:
-            break
+    taken = np.zeros(len(data), bool)
+    order = np.random.default_rng(seed).permutation(len(data))
+    for start in range(0, len(data), PATCH):
+        for patch in nearest_to(data[order[start : start + PATCH]], data, index, PATCH)[0]:
+            taken[patch] = True
+            if np.count_nonzero(taken) >= n_wanted:
+                return np.flatnonzero(taken)
     return np.flatnonzero(taken)
 
 
@@ -89,9 +92,7 @@ def choose(data: np.ndarray, landmarks: np.ndarray, seed: int) -> Choice:
     return Choice(best.n_neighbours, best.least_similarity, cluster, low, high)
 
 
-def choose_on_sample(
-    data: np.ndarray, landmarks: np.ndarray, unit: np.ndarray, shape: tuple[int, int], seed: int
-) -> tuple[np.ndarray, Choice]:
+def choose_on_sample(data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int) -> tuple[np.ndarray, Choice]:
     """Choose on all images, or on a sample of many: return the images that were looked at, ascending, and the choice.
 
     Parameters as those of `group`.
@@ -99,12 +100,12 @@ def choose_on_sample(
     m = len(data)
     if m <= SELECTION_IMAGES:
         return np.arange(m), choose(data, landmarks, seed)
-    sample = sample_of_patches(find_neighbours(data, unit, shape, PATCH)[0], SELECTION_IMAGES, seed)
+    sample = sample_of_patches(data, index, SELECTION_IMAGES, seed)
     return sample, choose(data[sample], landmarks, seed)
 
 
 def differing_groups(
-    data: np.ndarray, m: int, labels: np.ndarray, unit: np.ndarray, shape: tuple[int, int], seed: int
+    data: np.ndarray, m: int, labels: np.ndarray, index: Index, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images whose groups show in what photographs of one model differ, and their groups.
 
@@ -112,11 +113,11 @@ def differing_groups(
     that finds a single cluster, or no two images alike.
 
     data : float32 ndarray of shape (m + n_landmarks, n_features), directions; labels : int ndarray (n_landmarks,);
-    unit, shape, seed : as for `group`
+    index, seed : as for `group`
     """
     if len(labels):
         return np.arange(m, len(data)), labels
-    sample, choice = choose_on_sample(data, data[:0], unit, shape, seed)
+    sample, choice = choose_on_sample(data, data[:0], index, seed)
     if not 1 < number_of(choice.cluster) < len(sample):
         return sample[:0], choice.cluster[:0]
     return sample, choice.cluster
@@ -129,20 +130,21 @@ def single_images(m: int) -> Grouping:
     return Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, -1.0)
 
 
-def group(data: np.ndarray, landmarks: np.ndarray, unit: np.ndarray, shape: tuple[int, int], seed: int) -> Grouping:
+def group(data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, in_order: Callable = map) -> Grouping:
     """Group m images.
 
     Parameters
     ----------
     data : float32 ndarray of shape (m, n_features), directions, m >= 2
     landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs
-    unit : int ndarray of shape (m,), the unit of each image on a map of this `shape`, for the search of neighbours
+    index : the inverted file of `data`, in which neighbours are looked for
     seed : of Leiden's algorithm and the sample
+    in_order : see `nearest_images`
     """
     m = len(data)
-    sample, choice = choose_on_sample(data, landmarks, unit, shape, seed)
+    sample, choice = choose_on_sample(data, landmarks, index, seed)
     n_kept = min(max(choice.n_neighbours, KEPT_NEIGHBOURS), m - 1)
-    neighbours, similarity = find_neighbours(data, unit, shape, n_kept)
+    neighbours, similarity = nearest_images(data, index, n_kept, in_order)
     partitions = [
         find_communities(*link_images(neighbours, similarity, choice.n_neighbours, least), m, seed)
         for least in LEAST_SIMILARITIES

@@ -1,133 +1,237 @@
-"""The nearest images of each image, found through the map."""
+"""The nearest images of each image: exactly where there are few, else through an inverted file.
 
+The lists of the inverted file begin as the units of the map (Sivic & Zisserman 2003, "Video Google",
+doi:10.1109/ICCV.2003.1238663; Jégou, Douze & Schmid 2011, doi:10.1109/TPAMI.2010.57). Each image is searched for by
+itself, in the lists that are nearest to it. So the time grows with the number of images, and not with its square.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from pipeline import memory
 from pipeline.clustering.directions import Directions, chunks, means_of
+from pipeline.clustering.som import codebook_of, nearest_units
 
-CANDIDATES = 3000  # images among which the neighbours of an image are looked for, at least
-EXACT_IMAGES = 20_000  # images up to which each is compared with all others, which is faster than through the map
 VOTERS = 10  # nearest neighbours that vote on an image's cluster, at most
-TILE_IMAGES = 256  # images of adjoining units that share their candidates
+EXACT_IMAGES = 10_000  # images up to which all are compared with all, which takes no longer
+PROBES = 24  # lists that an image is looked for in; 16 find 0.99 of the ten nearest, 24 nearly all (doc/results.md)
+LLOYD_STEPS = 2  # the neighbourhood of the map blurs its units: after two steps of K-means recall is 0.999, not 0.85
+LONGEST = 16  # length of the longest list, in mean lengths; a longer one would cost the square of its length
+SHORTEST_SPLIT = 1024  # images; a list up to this length is not split
+BLOCK_IMAGES = 2048  # images that are searched for at a time
+BLOCK_VALUES = 1 << 24  # similarities in memory at a time: 64 MB of float32
 
 
-class Tile(NamedTuple):
-    """Images of adjoining units, with the images of all units near to them."""
+class Index(NamedTuple):
+    """An inverted file of m images."""
 
-    members: np.ndarray  # indices of at most TILE_IMAGES images
-    candidates: np.ndarray  # indices of about CANDIDATES images, the members among them
+    centres: np.ndarray  # (n_lists, n_features) float32, the mean of each list's images
+    images: np.ndarray  # (m,) int32, the images, list by list
+    starts: np.ndarray  # (n_lists + 1,) int64, where each list begins in `images`, and m
 
 
-def tiles(centres: np.ndarray, unit_of_image: np.ndarray) -> list[Tile]:
-    """Cut the map into rectangles of at most TILE_IMAGES images; each with the images of its nearest units.
+def index_images(data: "Directions | np.ndarray", unit_of_image: np.ndarray) -> Index:
+    """Build the inverted file of `data`.
 
-    centres : ndarray of shape (rows, cols, n_features), the mean of each unit's images: its weights, which those of its
-    neighbours blur, name worse candidates (of 20,000 images of 400 models, 92 % of the 10 nearest, instead of 97 %).
-    Every image is a member of one tile. With n_images * CANDIDATES candidates in all, what is done tile by tile
-    takes time linear in the number of images.
+    Parameters
+    ----------
+    data : array or Directions of shape (m, n_features), float32
+    unit_of_image : ndarray of shape (m,), the unit of the map that each image is nearest to
+
+    Up to EXACT_IMAGES images are one list. Of more, the images of each unit are a list, which LLOYD_STEPS steps of
+    K-means make compact. Lists that are far longer than the others are split.
     """
-    rows, cols, n_features = centres.shape
-    hits = np.bincount(unit_of_image, minlength=rows * cols)
-    order = np.argsort(unit_of_image, kind="stable").astype(np.int32)
-    start = np.concatenate([[0], np.cumsum(hits)])
-    hit = np.flatnonzero(hits)
-    hit_centres = centres.reshape(-1, n_features)[hit]
-    lengths = np.einsum("uf,uf->u", hit_centres, hit_centres)
-
-    def images_of(units: np.ndarray) -> np.ndarray:
-        return np.concatenate([order[start[unit] : start[unit + 1]] for unit in units])
-
-    found, todo = [], [(0, rows, 0, cols)]
-    while todo:
-        top, bottom, left, right = todo.pop()
-        inside = np.zeros((rows, cols), bool)
-        inside[top:bottom, left:right] = True
-        units = np.flatnonzero(inside.ravel() & (hits > 0))
-        if hits[units].sum() > TILE_IMAGES and bottom - top > 1 and bottom - top >= right - left:
-            middle = (top + bottom) // 2
-            todo += [(top, middle, left, right), (middle, bottom, left, right)]
-        elif hits[units].sum() > TILE_IMAGES and right - left > 1:
-            middle = (left + right) // 2
-            todo += [(top, bottom, left, middle), (top, bottom, middle, right)]
-        elif len(units):
-            own = centres.reshape(-1, n_features)[units]
-            gap = (np.einsum("uf,uf->u", own, own)[:, None] + lengths - 2 * (own @ hit_centres.T)).min(axis=0)
-            gap[np.isin(hit, units)] = -np.inf
-            near = hit[np.argsort(gap, kind="stable")]
-            members = images_of(units)
-            enough = np.searchsorted(np.cumsum(hits[near]), CANDIDATES) + 1
-            around = images_of(near[:enough])
-            for begin in range(0, len(members), TILE_IMAGES):
-                some = members[begin : begin + TILE_IMAGES]
-                if len(around) > 4 * CANDIDATES:  # a unit with very many images: those that come next in it
-                    ring = np.arange(begin - CANDIDATES, begin + TILE_IMAGES + CANDIDATES) % len(around)
-                    found.append(Tile(some, np.unique(around[ring])))
-                else:
-                    found.append(Tile(some, around))
-    return found
+    if len(data) <= EXACT_IMAGES:
+        return _one_list(data)
+    list_of = np.unique(unit_of_image, return_inverse=True)[1]
+    for _ in range(LLOYD_STEPS):
+        book = codebook_of(means_of(data, list_of, int(list_of.max()) + 1).astype(np.float64))
+        for rows in chunks(len(data), max(book.weights.shape)):
+            list_of[rows] = nearest_units(data[rows], book)[:, 0]
+        list_of = np.unique(list_of, return_inverse=True)[1]
+    longest = max(SHORTEST_SPLIT, LONGEST * len(data) // (int(list_of.max()) + 1))
+    lists = [part for images in _members(list_of) for part in _split(data, images, longest)]
+    list_of[np.concatenate(lists)] = np.repeat(np.arange(len(lists)), [len(part) for part in lists])
+    # lists that are near to one another come one after another: a block of images then needs few of them
+    centres = means_of(data, list_of, len(lists))
+    order = np.concatenate(_split(centres, np.arange(len(lists)), 8))
+    starts = np.concatenate([[0], np.cumsum([len(lists[i]) for i in order])])
+    return Index(centres[order], np.concatenate([lists[i] for i in order]).astype(np.int32), starts)
 
 
-def tiled(data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int]) -> list[Tile]:
-    """The `tiles` of images on a map of this shape; data : (m, n_features), unit_of_image : (m,)."""
-    memory.give_back_freed()
-    return tiles(means_of(data, unit_of_image, shape[0] * shape[1]).reshape(*shape, -1), unit_of_image)
+def nearest_images(
+    data: "Directions | np.ndarray", index: Index, k: int, in_order: Callable = map
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest other images of each image; of m images, at most m - 1.
 
-
-def nearest_images(data: "Directions | np.ndarray", tiling: list[Tile], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest images of each image, looked for among the candidates of its tile.
+    Parameters
+    ----------
+    data : array or Directions of shape (m, n_features), float32
+    index : `index_images` of the same data
+    in_order : calls a function for each of many blocks, as `map` does; with several workers, on several at once
 
     Returns
     -------
-    neighbours : ndarray of shape (n_images, k), int32, nearest first
-    similarity : ndarray of shape (n_images, k), float32, cosine
+    neighbours : ndarray of shape (m, k), int32, nearest first
+    similarity : ndarray of shape (m, k), float32, dot product with each, descending
     """
-    memory.give_back_freed()
-    neighbours = np.empty((len(data), k), np.int32)
-    similarity = np.empty((len(data), k), np.float32)
-    for members, candidates in tqdm(tiling, desc="neighbours", unit="tile", leave=None, disable=None):
-        rows = data[candidates]
-        for part in chunks(len(members), 4 * len(candidates)):
-            some = members[part]
-            distance = -(data[some] @ rows.T)
-            distance[some[:, None] == candidates[None, :]] = np.inf
-            top = np.argpartition(distance, k - 1, axis=1)[:, :k]
-            value = np.take_along_axis(distance, top, axis=1)
-            rank = np.lexsort((candidates[top], value), axis=1)
-            neighbours[some] = candidates[np.take_along_axis(top, rank, axis=1)]
-            similarity[some] = -np.take_along_axis(value, rank, axis=1)
-        del rows  # before those of the next tile are read
+    m = len(data)
+    k = min(k, m - 1)
+    neighbours, similarity = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
+    blocks = [index.images[start : start + BLOCK_IMAGES] for start in range(0, m, BLOCK_IMAGES)]
+    search = partial(_search_for_images, data, index, k)
+    with tqdm(total=m, desc="neighbours", unit="image", unit_scale=True, leave=None, disable=None) as progress:
+        for images, (found, value) in zip(blocks, in_order(search, blocks), strict=True):
+            neighbours[images], similarity[images] = found, value
+            progress.update(len(images))
     return neighbours, similarity
 
 
 def exact_neighbours(data: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest images of each image, compared with all others: what `nearest_images` returns.
+    """Find the k nearest other images of each image by comparing all with all; data, k and results as above."""
+    return nearest_images(data, _one_list(data), k)
 
-    data : float32 ndarray of shape (m, n_features), directions; k : 1 to m - 1
+
+def nearest_to(
+    rows: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k images of `data` that are nearest to each of `rows`; of m images, at most m.
+
+    rows : ndarray of shape (n_rows, n_features), float32; data, index and what is returned : as for `nearest_images`
     """
-    m = len(data)
-    neighbours, similarity = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
-    for rows in chunks(m, 4 * m):
-        cosine = data[rows] @ data.T
-        cosine[np.arange(len(cosine)), np.arange(m)[rows]] = -np.inf
-        top = np.sort(np.argpartition(-cosine, k - 1, axis=1)[:, :k], axis=1)  # equal ones in the images' order
-        value = np.take_along_axis(cosine, top, axis=1)
-        order = np.argsort(-value, axis=1, kind="stable")
-        neighbours[rows] = np.take_along_axis(top, order, axis=1)
-        similarity[rows] = np.take_along_axis(value, order, axis=1)
+    k = min(k, len(data))
+    neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
+    for start in range(0, len(rows), BLOCK_IMAGES):
+        some = slice(start, start + BLOCK_IMAGES)
+        neighbours[some], similarity[some] = _search(rows[some], np.full(len(rows[some]), -1), data, index, k)
     return neighbours, similarity
 
 
-def find_neighbours(
-    data: np.ndarray, unit_of_image: np.ndarray, shape: tuple[int, int], k: int
+def _search_for_images(
+    data: "Directions | np.ndarray", index: Index, k: int, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest images of each image: compared with all, or, of many images, through the map.
+    """`nearest_images` of some images."""
+    return _search(data[images], images, data, index, k)
 
-    data : float32 ndarray of shape (m, n_features), directions; unit_of_image : int ndarray of shape (m,), on a map of
-    this `shape`. Returns what `nearest_images` returns.
+
+def _search(
+    rows: np.ndarray, own: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k images nearest to each of `rows` (b, n_features) but the image `own` (b,); -1 = none to leave out."""
+    neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
+    with threadpool_limits(1):  # several blocks are at work at once, and the result is the same with any number of them
+        probed = _probed_lists(rows, index, k + 1)
+        ends = np.cumsum(np.diff(index.starts)[probed], axis=1)  # (b, n_probed), in a row of similarities
+        for part in _parts_of_equal_width(ends[:, -1]):
+            value = _similarities(rows[part], own[part], data, index, probed[part], ends[part])
+            column, similarity[part] = k_largest(value, k)
+            place = (column[:, :, None] >= ends[part][:, None, :]).sum(axis=2)  # which of the probed lists
+            from_end = column - np.take_along_axis(ends[part], place, axis=1)  # negative
+            neighbours[part] = index.images[
+                index.starts[np.take_along_axis(probed[part], place, axis=1) + 1] + from_end
+            ]
+    return neighbours, similarity
+
+
+def _probed_lists(rows: np.ndarray, index: Index, n_images: int) -> np.ndarray:
+    """The lists nearest to each of `rows`, nearest first, (b, n_probed): PROBES, or as many as hold `n_images`."""
+    lengths = np.diff(index.starts)
+    closeness = rows @ index.centres.T - 0.5 * np.einsum("lf,lf->l", index.centres, index.centres)
+    n_probed = min(PROBES, len(lengths))
+    while True:
+        probed, _ = k_largest(closeness, n_probed)
+        if n_probed == len(lengths) or lengths[probed].sum(axis=1).min() >= n_images:
+            return probed
+        n_probed = min(2 * n_probed, len(lengths))
+
+
+def _parts_of_equal_width(widths: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows with about as many candidates, in parts that fill at most BLOCK_VALUES; widths : (b,)."""
+    order = np.argsort(-widths, kind="stable")
+    start = 0
+    while start < len(order):
+        n_rows = max(1, BLOCK_VALUES // int(widths[order[start]]))
+        yield order[start : start + n_rows]
+        start += n_rows
+
+
+def _similarities(
+    rows: np.ndarray,
+    own: np.ndarray,
+    data: "Directions | np.ndarray",
+    index: Index,
+    probed: np.ndarray,
+    ends: np.ndarray,
+) -> np.ndarray:
+    """Similarity of each of `rows` with all images of its probed lists, (b, longest row), -inf where there is none.
+
+    probed : (b, n_probed), the lists; ends : (b, n_probed), where the similarities with each list end in the row
     """
-    if len(data) <= EXACT_IMAGES:
-        return exact_neighbours(data, k)
-    return nearest_images(data, tiled(data, unit_of_image, shape), k)
+    value = np.full((len(rows), ends[:, -1].max()), -np.inf, np.float32)
+    pair = np.argsort(probed, axis=None, kind="stable")  # the pairs of a row and a list, list by list
+    row, probe = np.divmod(pair, probed.shape[1])
+    lists, first = np.unique(probed.ravel()[pair], return_index=True)
+    for one, some in zip(lists, np.split(np.arange(len(pair)), first[1:]), strict=True):
+        images = index.images[index.starts[one] : index.starts[one + 1]]
+        its_rows = row[some]
+        product = rows[its_rows] @ data[images].T  # (n_rows of this list, n_images of this list)
+        product[own[its_rows, None] == images] = -np.inf
+        end = ends[its_rows, probe[some]]
+        value[its_rows[:, None], end[:, None] + np.arange(-len(images), 0)] = product
+    return value
+
+
+def k_largest(values: np.ndarray, k: int, n_in_group: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of the k largest values of each row, largest first, equal ones by column, and these values.
+
+    values : ndarray of shape (n_rows, n_columns), float32, n_columns >= k
+
+    The k-th largest of the maxima of groups of columns is a lower bound of the k-th largest value. Few values reach
+    that bound, so that few have to be sorted.
+
+    >>> k_largest(np.array([[3.0, 9.0, 7.0, 9.0]]), 3)[0]
+    array([[1, 3, 2]])
+    """
+    n_rows, n_columns = values.shape
+    n_groups = n_columns // n_in_group
+    if n_groups < 2 * k:
+        bound = np.partition(values, n_columns - k, axis=1)[:, n_columns - k]
+    else:
+        best = values[:, : n_in_group * n_groups].reshape(n_rows, n_in_group, n_groups).max(axis=1)
+        bound = np.partition(best, n_groups - k, axis=1)[:, n_groups - k]
+    row, column = np.divmod(np.flatnonzero(values >= bound[:, None]), n_columns)
+    order = np.lexsort((-values[row, column], row))
+    first = np.searchsorted(row, np.arange(n_rows))
+    picked = order[first[:, None] + np.arange(k)]
+    return column[picked], values[row[picked], column[picked]]
+
+
+def _one_list(data: "Directions | np.ndarray") -> Index:
+    """The inverted file in which each image is compared with all."""
+    m = len(data)
+    return Index(means_of(data, np.zeros(m, int), 1), np.arange(m, dtype=np.int32), np.array([0, m]))
+
+
+def _members(group: np.ndarray) -> list[np.ndarray]:
+    """The places of each of the groups 0, 1, ... in `group` (m,), ascending."""
+    return np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+
+
+def _split(data: "Directions | np.ndarray", images: np.ndarray, longest: int) -> list[np.ndarray]:
+    """Halve `images` along their main direction until no part is longer than `longest`; parts that adjoin in order."""
+    if len(images) <= longest:
+        return [images]
+    sample = data[images[:: 1 + len(images) // SHORTEST_SPLIT]]
+    sample = sample - sample.mean(axis=0)
+    axis = sample[np.einsum("if,if->i", sample, sample).argmax()]
+    for _ in range(8):  # power iteration: roughly the direction of most variance
+        axis = (sample @ axis) @ sample
+        axis /= max(float(np.linalg.norm(axis)), 1e-12)
+    along = np.concatenate([data[images[rows]] @ axis for rows in chunks(len(images), data.shape[1])])
+    order = np.argsort(along, kind="stable")
+    half = len(images) // 2
+    return [part for side in (order[:half], order[half:]) for part in _split(data, images[side], longest)]
