@@ -26,7 +26,7 @@ Writes: img/D/ (same names), mask/D/ (where SAVE_MASKS: the name with .png after
     data/D/preprocess.csv (image,method,foreground_fraction,trust),
     data/D/skipped.csv (image,stage,reason), data/D/preprocess.json
 Config: DATASET, BACKGROUND_METHOD, BACKGROUND_NETWORK, BACKGROUND_MIN_TRUST, SAVE_MASKS, RANDOM_SEED
-        (without effect on the files: N_JOBS, REDO)
+        (without effect on the files: N_JOBS, SCHEDULER, SCHEDULER_TLS, REDO)
 """
 
 import functools

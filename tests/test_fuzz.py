@@ -351,5 +351,5 @@ def test_no_code_is_read_from_files():
             r"^\s*(import|from) (pickle|dill|marshal|shelve|yaml|joblib\.numpy_pickle)\b", source, re.M
         )
         assert not re.search(r"(?<![\w.])(eval|exec)\(|joblib\.load|load_model\(|shell=True|os\.system", source), path
-        for call in re.findall(r"np\.load\(.*", source):
+        for call in re.findall(r"^(?! *>>>).*(np\.load\(.*)", source, re.M):  # but for examples in docstrings
             assert "allow_pickle=False" in call, path

@@ -16,7 +16,19 @@ MACHINERY = sorted((PROJECT / "pipeline" / "machinery").glob("*.py"))
 BETWEEN = [PROJECT / "pipeline" / f"{name}.py" for name in ("dataset", "feature_network", "feature_files")]
 SCIENCE = [path for path in sorted((PROJECT / "pipeline").rglob("*.py")) if path not in [*MACHINERY, *BETWEEN]]
 # what takes long to import, or is not installed everywhere, may be imported where it is used
-HEAVY = {"absl", "dask", "distributed", "h5py", "jinja2", "keras", "matplotlib", "onnx", "onnxruntime", "tensorflow"}
+HEAVY = {
+    "absl",
+    "cloudpickle",
+    "dask",
+    "distributed",
+    "h5py",
+    "jinja2",
+    "keras",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "tensorflow",
+}
 # not moved yet: this list only gets shorter
 TO_MOVE = {
     "pipeline/files.py",

@@ -19,7 +19,9 @@ from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from pipeline.machinery import settings
+from pipeline.machinery.cluster import Cluster
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import PROJECT
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 AHEAD = 3  # items begun ahead of the reader, for each worker: none of them waits while the reader is busy
@@ -27,32 +29,59 @@ ENDED = object()  # the last answer
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: bool = False, n_ahead: int = 0
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: bool = False,
+    n_ahead: int = 0,
+    batch: int = 16,
 ) -> Iterator[Result]:
-    """Yield the results of `function` for each of `items`, in their order, from N_JOBS workers.
+    """Yield the results of `function` for each of `items`, in their order, from N_JOBS workers, or those of SCHEDULER.
 
     Parameters
     ----------
     function : called in processes that are forks of this one, on Linux: they begin at once and know all that it knows,
-        but what they change in memory is lost. Results should be small. Elsewhere a fork is not safe: in threads
+        but what they change in memory is lost. Results should be small. Elsewhere a fork is not safe: in threads.
+        With SCHEDULER, on other machines, which know of this process what `function` holds, and its root
     items : read no further than `n_ahead` items ahead of the reader. Where processes work, items are pickled
-    threads : work in threads of this process, which share its memory and wait for Python's lock
+    threads : work in threads of this process, which share its memory and wait for Python's lock, whatever SCHEDULER is
     n_ahead : number of items begun ahead of the reader; 0 means 3 for each worker
+    batch : number of items that a worker of SCHEDULER takes at a time
 
     An error of `function` or of `items` is raised here; a process that the system ends is a UserError. When the
     iteration ends early, what is at work is finished and nothing else begun: no worker outlives the iteration, which
     could be in the middle of a file, nor this process, however it ends.
     """
+    stopped: list[bool] = []
+    address, tls = settings.value("SCHEDULER"), settings.value("SCHEDULER_TLS")
+    if address and not threads:
+        begin = functools.partial(Cluster, function, address, PROJECT / tls if tls else None, stopped)
+        with contextlib.closing(_in_order(begin, _batches(items, batch), 0, stopped)) as batches:
+            for result, error in itertools.chain.from_iterable(batches):
+                if error is not None:
+                    raise error
+                yield result
+        return
     n_jobs = max(1, min(settings.n_jobs(), operator.length_hint(items, sys.maxsize)))
     in_threads = threads or n_jobs < 2 or sys.platform != "linux"
     begin = functools.partial(Threads if in_threads else Processes, function, n_jobs)
+    yield from _in_order(begin, iter(items), n_ahead, stopped)
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _in_order(begin: "Callable[[], Pool]", items: Iterator, n_ahead: int, stopped: list[bool]) -> Iterator:
+    """Yield the results of the pool's function for each of `items`; `stopped` is filled when no more are wanted."""
     asked: SimpleQueue = SimpleQueue()
     answers: SimpleQueue = SimpleQueue()
     # Ctrl-C comes to the main thread at any moment, also while it takes or frees a lock of an executor, whose other
     # threads then wait for ever. So another thread deals with executors; queues written in C lose nothing
-    manager = threading.Thread(
-        target=_manage, args=(begin, iter(items), n_ahead or AHEAD * n_jobs, asked, answers), daemon=True
-    )
+    manager = threading.Thread(target=_manage, args=(begin, items, n_ahead, asked, answers), daemon=True)
     begun = False
     try:
         manager.start()
@@ -68,27 +97,14 @@ def ordered_map(
                 raise error
             yield result
     finally:
+        stopped.append(True)
         asked.put(False)
         while begun and answers.get() is not ENDED:
             pass
 
 
-class Pool(Protocol):
-    """Workers that call one function."""
-
-    def submit(self, item: object) -> Future: ...
-
-    def explain(self, error: BaseException, item: object) -> BaseException:
-        """What to raise for an error that came when the result for `item` was waited for."""
-        ...
-
-    def close(self) -> None:
-        """Finish what is at work and begin nothing else."""
-        ...
-
-
 def _manage(
-    begin: Callable[[], Pool], items: Iterator, n_ahead: int, asked: "SimpleQueue[bool]", answers: SimpleQueue
+    begin: "Callable[[], Pool]", items: Iterator, n_ahead: int, asked: "SimpleQueue[bool]", answers: SimpleQueue
 ) -> None:
     """Answer each question in `asked` with the next (result, error); ENDED after the last one, or after False."""
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
@@ -98,7 +114,8 @@ def _manage(
     try:
         while asked.get():
             pool = pool or begin()
-            for item in itertools.islice(items, n_ahead + 1 - len(ahead)):
+            wanted = (n_ahead or AHEAD * pool.n_workers) + 1 - len(ahead)  # fewer than none where workers have left
+            for item in itertools.islice(items, max(0, wanted)):
                 ahead.append((item, pool.submit(item)))
             if not ahead:
                 break
@@ -113,11 +130,28 @@ def _manage(
         answers.put(ENDED)
 
 
+class Pool(Protocol):
+    """Workers that call one function."""
+
+    n_workers: int  # items that are worked on at the same time
+
+    def submit(self, item: object) -> Future: ...
+
+    def explain(self, error: BaseException, item: object) -> BaseException:
+        """What to raise for an error that came when the result for `item` was waited for."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is at work and begin nothing else."""
+        ...
+
+
 class Threads:
     """Threads of this process."""
 
     def __init__(self, function: Callable, n_jobs: int):
-        self.function, self.executor = function, ThreadPoolExecutor(n_jobs)
+        self.function, self.n_workers = function, n_jobs
+        self.executor = ThreadPoolExecutor(n_jobs)
 
     def submit(self, item: object) -> Future:
         return self.executor.submit(self.function, item)
@@ -133,6 +167,7 @@ class Processes:
     """Forks of this process, all of them begun with the first item."""
 
     def __init__(self, function: Callable, n_jobs: int):
+        self.n_workers = n_jobs
         self.ended = mmap.mmap(-1, 1)  # shared with the processes: whether to begin nothing else
         fork = multiprocessing.get_context("fork")
         # what is handed over at the fork is not pickled: the function may be any

@@ -74,6 +74,11 @@ LabelPattern = Annotated[
     Field(description="a regular expression whose group 1 is the label, such as '^([^_]+)_'"),
 ]
 OnnxPath = Annotated[str, AfterValidator(check_onnx_path), Field(description="the path of an .onnx file")]
+SchedulerAddress = Annotated[
+    str,
+    Field(pattern=r"^(tcp|tls)://[^/\s]+:\d+$"),
+    Field(description='the address of a Dask scheduler, such as "tcp://host:8786"'),
+]
 EarlierBlock = Literal[
     "mixed0", "mixed1", "mixed2", "mixed3", "mixed4", "mixed5", "mixed6", "mixed7", "mixed8", "mixed9"
 ]

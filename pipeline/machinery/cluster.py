@@ -1,0 +1,271 @@
+"""The workers of a Dask cluster as a pool of `executor`, over a folder that all machines see under the same path.
+
+A worker imports this project, whose folder is its working directory or on its PYTHONPATH; see README.md. What a Dask
+cluster trusts, and how to close it, is said in SECURITY.md.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import ipaddress
+import logging
+import os
+import re
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.pool import ExceptionWithTraceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.machinery import settings
+from pipeline.machinery.errors import UserError
+from pipeline.machinery.paths import PROJECT, check_within_root, root
+
+if TYPE_CHECKING:
+    import distributed
+
+CONNECT_SECONDS = 30  # a scheduler that does not answer for so long is not there
+PATIENCE_SECONDS = 60  # without any worker the stage waits so long for one to come
+POLL_SECONDS = 0.5  # between two looks at whether there are workers, and whether Ctrl-C was pressed
+RESUME = "and run this again: what is done is kept"
+ENDING_SECONDS = 30  # for a worker to finish the item that it is at, once the rest is not wanted any more
+
+
+class UnfitWorkerError(Exception):
+    """A worker can't do this run's work; `args` are its address and why."""
+
+
+class Cluster:
+    """The workers of a Dask cluster. An item is a list, whose parts a worker takes one after the other.
+
+    function : called with each part of an item; with the root as here, whatever the worker's IMAGE_CLUSTER_ROOT
+    address : of the scheduler, "tcp://host:8786", or "tls://host:8786" with certificates
+    tls_dir : folder with ca.pem, cert.pem and key.pem; None for a scheduler without TLS
+    stopped : not empty as soon as no more results are wanted
+    """
+
+    def __init__(self, function: Callable, address: str, tls_dir: Path | None, stopped: list):
+        self.function, self.address, self.stopped = function, address, stopped
+        self.unfit: set[str] = set()  # addresses of workers that get no more work
+        self.sent: set[distributed.Future] = set()
+        self.seen_at = time.monotonic()  # when there was a worker last
+        self.client = connect(address, tls_dir)
+        self.marker = write_marker()
+        self.order = (str(root()), str(self.marker), code_print())
+
+    @property
+    def n_workers(self) -> int:
+        """Number of items that are worked on at the same time; 1 where there is no worker yet."""
+        threads = self.client.nthreads()
+        return max(1, sum(n for worker, n in threads.items() if worker not in self.unfit))
+
+    def submit(self, items: list) -> "Batch":
+        return Batch(self, items)
+
+    def fit_workers(self) -> list[str]:
+        """Addresses of the workers that are there and were not found unfit."""
+        return [worker for worker in self.client.nthreads() if worker not in self.unfit]
+
+    def exclude(self, worker: str, reason: str) -> None:
+        """Give no more work to a worker, and say why once."""
+        if worker not in self.unfit:
+            self.unfit.add(worker)
+            print(f"warning: the worker {worker} gets no work: {reason}", file=sys.stderr)
+
+    def wait_for_workers(self) -> list[str]:
+        """Return the fit workers; raises UserError where there was none for PATIENCE_SECONDS."""
+        fit = self.fit_workers()
+        if fit:
+            self.seen_at = time.monotonic()
+        elif time.monotonic() - self.seen_at > PATIENCE_SECONDS:
+            lacking = "no worker that can do this work, see the warnings above" if self.unfit else "no workers"
+            raise UserError(f"{self.address} has {lacking}: start some as the README says, {RESUME}")
+        return fit
+
+    def explain(self, error: BaseException, item: list) -> BaseException:
+        import distributed
+
+        if isinstance(error, distributed.KilledWorker):
+            return UserError(
+                f"several workers of {self.address} ended at {item[0]} or one of the next, most likely for want of "
+                "memory: start fewer on each machine and run this again"
+            )
+        if isinstance(error, ImportError) or "deserialization" in str(error):
+            reason = str(error).splitlines()[0]
+            return UserError(
+                f"the scheduler or a worker of {self.address} can't import the pipeline ({reason}): "
+                "start both in the project's folder, as the README says"
+            )
+        lost = (distributed.CancelledError, distributed.comm.CommClosedError, OSError)
+        if isinstance(error, lost) or self.client.status != "running":
+            return UserError(f"the scheduler {self.address} does not answer any more: start it again, {RESUME}")
+        return error
+
+    def close(self) -> None:
+        """Let workers finish the item that they are at; they begin nothing else, since the marker is gone."""
+        import distributed
+
+        self.marker.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):
+            if self.client.status == "running" and self.fit_workers():
+                distributed.wait(list(self.sent), timeout=ENDING_SECONDS)
+        self.client.close(timeout=ENDING_SECONDS)
+
+
+class Batch:
+    """An item that was sent to the cluster."""
+
+    def __init__(self, cluster: Cluster, items: list):
+        self.cluster, self.items = cluster, items
+        self.send()
+
+    def send(self) -> None:
+        """Have any worker do it; where some were found unfit, any of the others that are there now."""
+        import cloudpickle
+
+        cluster = self.cluster
+        self.workers = cluster.fit_workers() if cluster.unfit else []
+        # as bytes: the scheduler, which unpickles what it is given, need not know what is in it
+        work = cloudpickle.dumps((cluster.function, self.items))
+        self.future = cluster.client.submit(run_batch, cluster.order, work, pure=False, workers=self.workers or None)
+        cluster.sent.add(self.future)
+
+    def result(self) -> list[tuple]:
+        """Wait for the results; where a worker was unfit for them, or all that were asked are gone, ask others."""
+        import distributed
+
+        while True:
+            lost = False
+            try:
+                return self.future.result(timeout=POLL_SECONDS)
+            except distributed.TimeoutError:
+                if self.cluster.stopped:
+                    raise
+            except UnfitWorkerError as error:
+                self.cluster.exclude(*error.args)
+                lost = True
+            finally:
+                if self.future.done():
+                    self.cluster.sent.discard(self.future)
+            fit = self.cluster.wait_for_workers()
+            while lost and not fit and not self.cluster.stopped:
+                time.sleep(POLL_SECONDS)
+                fit = self.cluster.wait_for_workers()
+            if lost or (self.workers and not set(self.workers) & set(fit)):
+                self.send()
+
+
+def connect(address: str, tls_dir: Path | None) -> "distributed.Client":
+    """Return a client of the scheduler; raises UserError where none answers, or Dask is not installed."""
+    try:
+        import distributed
+    except ImportError:
+        raise UserError(
+            "SCHEDULER needs Dask: install it by .venv/bin/python -m pip install -r requirements-cluster.txt, "
+            "or set SCHEDULER to None"
+        ) from None
+    for name in ["distributed", *logging.root.manager.loggerDict]:
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what it logs is said here in one sentence
+    if tls_dir is None:
+        warn_if_open(address)
+    security = None
+    if tls_dir is not None:
+        paths = {name: str(tls_dir / f"{name}.pem") for name in ("ca", "cert", "key")}
+        missing = [path for path in paths.values() if not Path(path).is_file()]
+        if missing:
+            raise UserError(f"SCHEDULER_TLS: {missing[0]} not found: put ca.pem, cert.pem and key.pem there")
+        security = distributed.Security(
+            tls_ca_file=paths["ca"], tls_client_cert=paths["cert"], tls_client_key=paths["key"], require_encryption=True
+        )
+    try:
+        return distributed.Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"SCHEDULER: no scheduler answers at {address} ({str(error).splitlines()[0]}): start one as the README "
+            "says, or set SCHEDULER to None"
+        ) from None
+
+
+def warn_if_open(address: str) -> None:
+    """Warn of a scheduler that other machines may reach, and everything that reaches it may run any code."""
+    host = re.sub(r"^\w+://|:\d+$", "", address).strip("[]")
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    if host != "localhost":
+        print(
+            f"warning: {address} is open: whoever reaches its port can run any code on all machines of the cluster; "
+            "SECURITY.md says how to close it (SCHEDULER_TLS)",
+            file=sys.stderr,
+        )
+
+
+def write_marker() -> Path:
+    """Write a file by which a worker knows that it sees this folder and that its work is still wanted.
+
+    Markers of a killed run of the same program on the same data sets are removed: what it had begun ends, too.
+    """
+    run = f"{Path(sys.argv[0]).name}.{settings.value('DATASET')}.{settings.value('TRAIN_DATASET')}"
+    folder = root() / "data" / ".locks"
+    check_within_root(folder / "a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name.startswith(run) and path.suffix == ".workers":
+            path.unlink(missing_ok=True)
+    marker = folder / f"{run}.{secrets.token_hex(8)}.workers"
+    marker.touch()
+    return marker
+
+
+# ---- on the worker ---------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()  # the root is that of the process
+
+
+def run_batch(order: tuple[str, str, str], work: bytes) -> list[tuple]:
+    """Return (result, error) of a function for each of a list of items; what a worker does.
+
+    order : the root, the marker's path and the `code_print` of the run
+    work : the function and the list, pickled
+    Raises UnfitWorkerError where the worker does not see the marker, or would compute with other code.
+    """
+    import cloudpickle
+    import distributed
+
+    root_path, marker, code = order
+    address = distributed.get_worker().address
+    if code_print() != code:
+        raise UnfitWorkerError(address, "its pipeline, Python or packages are of another version")
+    function, items = cloudpickle.loads(work)
+    results = []
+    with _one_at_a_time:
+        os.environ["IMAGE_CLUSTER_ROOT"] = root_path
+        for item in items:
+            if not Path(marker).exists():
+                raise UnfitWorkerError(address, f"it does not see {root_path}, or not the same folder under that path")
+            try:
+                results.append((function(item), None))
+            except Exception as error:
+                results.append((None, ExceptionWithTraceback(error, error.__traceback__)))
+    return results
+
+
+@functools.cache
+def code_print() -> str:
+    """Fingerprint of the pipeline's code and shipped networks, of Python's and the packages' versions.
+
+    Where it is the same, every worker computes the same bytes, on processors of the same kind.
+    """
+    digest = hashlib.blake2b(f"{sys.version_info[:2]}".encode(), digest_size=16)
+    for line in (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if name := re.match(r"[\w.-]+", line):
+            digest.update(f"{name[0]} {importlib.metadata.version(name[0])}".encode())
+    for path in sorted((PROJECT / "pipeline").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.relative_to(PROJECT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
