@@ -37,16 +37,16 @@ class Bag:
     slant: float  # how much narrower the top is at each side
 
     def at(self, across: float, down: float, right: float = 0.0, below: float = 0.0) -> tuple[float, float]:
-        """A point of the front: `across` -1..1 from side to side, `down` 0..1 from top to base, moved by the rest."""
+        """Return a point of the front: `across` -1..1, `down` 0..1 from top to base, moved by `right` and `below`."""
         return 0.5 + across * self.half + right, self.top + down * (self.base - self.top) + below
 
     def arch(self, spread: float, peak: float, foot: float) -> np.ndarray:
-        """A handle of half width `spread` from the height `foot` up to `peak`, (n, 2)."""
+        """Return a handle of half width `spread` from the height `foot` up to `peak`, (n, 2)."""
         half = [(-spread, foot), (-spread * 0.92, (foot + peak) / 2), (-spread * 0.45, peak)]
         return spline([(0.5 + x, y) for x, y in half] + [(0.5 - x, y) for x, y in half[::-1]], closed=False)
 
     def outline(self) -> np.ndarray:
-        """The front's outline, (n, 2)."""
+        """Return the front's outline, (n, 2)."""
         at, rng = self.at, self.rng
         if self.family == "hobo":
             return spline([at(-1, 0.05), at(-1, 0.05), at(-0.5, 0.26), at(0, 0.30), at(0.5, 0.26), at(1, 0.05),
@@ -87,7 +87,7 @@ def draw_behind(d: Drawing, bag: Bag) -> None:
 
 
 def draw_front(d: Drawing, bag: Bag) -> None:
-    """The body with its gusset, and what divides or covers the front."""
+    """Draw the body with its gusset, and what divides or covers the front."""
     rng, at, main, accent = bag.rng, bag.at, bag.main, bag.accent
     outline = bag.outline()
     if bag.family in ("satchel", "tote", "crossbody", "bowling"):
@@ -125,7 +125,7 @@ def draw_front(d: Drawing, bag: Bag) -> None:
 
 
 def draw_flap(d: Drawing, bag: Bag) -> None:
-    """A straight, round or pointed flap over the front, with its clasp."""
+    """Draw a straight, round or pointed flap over the front, with its clasp."""
     rng, at, drop = bag.rng, bag.at, bag.rng.uniform(0.42, 0.66)
     inset = bag.slant * (1 - drop / 2)
     side, head = 1.02 - inset / bag.half, [at(-1, 0.03, bag.slant), at(-1, -0.02, bag.slant + 0.02)]
@@ -178,7 +178,7 @@ def draw_closing(d: Drawing, bag: Bag) -> None:
 
 
 def draw_bag(rng: np.random.Generator, family: str, colour: str) -> Drawing:
-    """A bag of one of the families of BAGS from its front."""
+    """Return a bag of one of the families of BAGS from its front."""
     main, accent, _, metal = choose_materials(rng, colour)
     half, tall = (rng.uniform(*limits) for limits in BAGS[family])
     base = 0.68 if family == "clutch" else 0.90

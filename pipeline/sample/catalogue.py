@@ -50,11 +50,11 @@ def plan_catalogue(
     a model can be told neither by its kind alone nor by its colour alone.
     """
     rng = np.random.default_rng([seed, first_id])
-    families = rng.permutation(list(families))[: max(2, n_models // 2)]
+    chosen = rng.permutation(list(families))[: max(2, n_models // 2)]
     colours = rng.permutation(list(COLOURS))[: max(2, n_models // 3)]
     models: list[Model] = []
     for i in range(n_models):
-        family, colour = families[(i // 2) % len(families)], rng.choice(colours)
+        family, colour = chosen[(i // 2) % len(chosen)], rng.choice(colours)
         if i % 2:
             colour = models[-1].colour  # a near relative: same family, same colour
         n_images = int(rng.integers(fewest, most + 1))

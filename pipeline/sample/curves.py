@@ -4,8 +4,9 @@ import numpy as np
 
 
 def spline(points: list, closed: bool = True, n_steps: int = 16) -> np.ndarray:
-    """A centripetal Catmull-Rom curve through `points`, (n_points, 2) -> (n_points * n_steps, 2); open curves end with
-    the last point. A point given twice is a corner.
+    """Return a centripetal Catmull-Rom curve through `points`, (n_points, 2) -> (n_points * n_steps, 2).
+
+    An open curve ends with the last point, which is one more. A point given twice is a corner.
 
     Yuksel, Schaefer, Keyser (2011), Parameterization and applications of Catmull-Rom curves,
     doi:10.1016/j.cad.2010.08.008
@@ -27,7 +28,7 @@ def spline(points: list, closed: bool = True, n_steps: int = 16) -> np.ndarray:
 
 
 def polyline(*points) -> np.ndarray:
-    """The points as they are, for outlines with straight sides."""
+    """Return the points as they are, for outlines with straight sides."""
     return np.asarray(points, float)
 
 
@@ -38,7 +39,7 @@ def rectangle(x: float, y: float, half_width: float, half_height: float) -> np.n
 
 
 def arc(x: float, y: float, radius_x: float, radius_y: float, start: float = 0.0) -> np.ndarray:
-    """An ellipse round (x, y) from the angle `start` (radians, clockwise from the right) to a full turn, (32, 2)."""
+    """Return an ellipse round (x, y) from the angle `start` (radians, clockwise from the right) on, (32, 2)."""
     turn = np.linspace(start, 2 * np.pi, 32)
     return np.stack([x + radius_x * np.cos(turn), y + radius_y * np.sin(turn)], 1)
 
@@ -49,17 +50,16 @@ def shift(points: np.ndarray, right: float, down: float) -> np.ndarray:
 
 
 def fillet(outline: np.ndarray, radius: float) -> np.ndarray:
-    """An outline (n, 2) with its corners cut by `radius` and smoothed."""
-    points = []
+    """Return an outline (n, 2) with its corners cut by `radius` and smoothed."""
+    ends = []
     for previous, corner, following in zip(np.roll(outline, 1, 0), outline, np.roll(outline, -1, 0), strict=True):
         for end in (previous, following):
             step = end - corner
             length = np.hypot(*step) + 1e-9
-            points.append(corner + step / length * min(radius, 0.45 * length))
+            ends.append(corner + step / length * min(radius, 0.45 * length))
     curve = []
-    points = np.asarray(points)
     t = np.linspace(0, 1, 9)[:, None]
     for i, corner in enumerate(outline):
-        a, b = points[2 * i], points[2 * i + 1]
+        a, b = ends[2 * i], ends[2 * i + 1]
         curve.append((1 - t) ** 2 * a + 2 * t * (1 - t) * corner + t**2 * b)
     return np.concatenate(curve)

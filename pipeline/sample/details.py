@@ -8,7 +8,7 @@ from pipeline.sample.materials import Material, choose, plain
 
 
 def draw_bow(d: Drawing, x: float, y: float, size: float, material: Material) -> None:
-    """A bow of two loops and a knot."""
+    """Draw a bow of two loops and a knot."""
     for side in (-size, size):
         loop = [
             (x, y),
@@ -23,7 +23,7 @@ def draw_bow(d: Drawing, x: float, y: float, size: float, material: Material) ->
 
 
 def draw_buckle(d: Drawing, x: float, y: float, width: float, height: float, metal: Material, base: float = 26) -> None:
-    """A rectangular frame with its tongue; sizes are halves."""
+    """Draw a rectangular frame with its tongue; sizes are halves."""
     frame = rectangle(x, y, width, height)
     opening = shift(shift(frame, -x, -y) * 0.62, x, y)
     d.paint(d.area(fillet(frame, 0.008), opening), metal, base, 6, 4)
@@ -31,7 +31,7 @@ def draw_buckle(d: Drawing, x: float, y: float, width: float, height: float, met
 
 
 def draw_chain(d: Drawing, points: np.ndarray, metal: Material, link: float = 0.022) -> None:
-    """A chain of rings along points (n, 2), every second seen from its side."""
+    """Draw a chain of rings along points (n, 2), every second seen from its side."""
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     turn = np.linspace(0, 2 * np.pi, 16)
     for i, s in enumerate(np.arange(0, along[-1], link)):
@@ -43,17 +43,17 @@ def draw_chain(d: Drawing, points: np.ndarray, metal: Material, link: float = 0.
 
 
 def draw_strap(d: Drawing, points: np.ndarray, kind: str, width: float, strap: Material, metal: Material) -> None:
-    """A handle or strap along points (n, 2): "leather", "rolled" or "chain"."""
+    """Draw a handle or strap along points (n, 2): "leather", "rolled" or "chain"."""
     if kind == "chain":
         draw_chain(d, points, metal)
         return
     d.paint(d.path(points, width), strap, 8, *((7, 5) if kind == "leather" else (14, 12)))
     if kind == "leather" and width > 0.02:
-        d.stitches(points, tuple(np.clip(np.float32(strap.colour) * 1.6 + 0.1, 0, 1)), 0.01, 0.003)
+        d.stitches(points, tuple(np.clip(np.array(strap.colour, np.float32) * 1.6 + 0.1, 0, 1)), 0.01, 0.003)
 
 
 def draw_clasp(d: Drawing, rng: np.random.Generator, x: float, y: float, metal: Material, accent: Material) -> None:
-    """What closes a bag."""
+    """Draw what closes a bag."""
     kind = choose(rng, "turnlock", "plate", "ring", "belt", "tassel", "padlock")
     if kind == "turnlock":
         d.paint(d.area(fillet(rectangle(x, y, 0.035, 0.02), 0.018)), metal, 50, 6, 6)

@@ -65,8 +65,11 @@ class Drawing:
         edge: float = 26.0,
         shade: float = 0.35,
     ) -> None:
-        """Lays a part over what is there: rises from `base` by `bulge` (canvas pixels) over `edge` pixels from its
-        rim, and shades what lies behind it by `shade` (0..1) near its rim."""
+        """Lay a part over what is there.
+
+        The part rises from `base` by `bulge` (canvas pixels) over `edge` pixels from its rim, and shades what lies
+        behind it by `shade` (0..1) near its rim.
+        """
         if (extent := box_around(mask)) is None:
             return
         box = tuple(slice(max(0, part.start - MARGIN), part.stop - 1 + MARGIN) for part in extent)
@@ -78,11 +81,11 @@ class Drawing:
         cos, sin = np.cos(material.angle), np.sin(material.angle)
         u, v = (x * cos + y * sin) / material.scale, (y * cos - x * sin) / material.scale
         gloss, grain = FINISHES[material.finish]
-        colour = np.broadcast_to(np.float32(material.colour), (*m.shape, 3)).copy()
+        colour = np.broadcast_to(np.array(material.colour, np.float32), (*m.shape, 3)).copy()
         relief = np.zeros_like(m)
         if material.print:
             ink = blur(print_pattern(material.print, u, v, rng), 0.8)
-            colour = blend(colour, np.float32(material.ink), ink)
+            colour = blend(colour, np.array(material.ink, np.float32), ink)
         if material.relief:
             relief = relief_pattern(material.relief, u, v, rng).astype(np.float32)
             colour *= as_channels(0.82 + 0.18 * relief)
@@ -104,14 +107,14 @@ class Drawing:
         self.cover[box] = np.maximum(self.cover[box], m)
 
     def crease(self, points: np.ndarray, width: float, darken: float = 0.5, depth: float = 1.5) -> None:
-        """A crease or fold: darkens and lowers what is there along points (n, 2)."""
+        """Draw a crease or fold: darkens and lowers what is there along points (n, 2)."""
         mask = self.path(points, width) * (self.cover > 0.5)
         if box := box_around(mask):
             self.colour[box] *= as_channels(1 - darken * mask[box])
             self.height[box] -= depth * mask[box]
 
     def stitches(self, points: np.ndarray, colour: tuple, length: float = 0.012, width: float = 0.004) -> None:
-        """A dashed seam along points (n, 2)."""
+        """Draw a dashed seam along points (n, 2)."""
         steps = np.hypot(*np.diff(points, axis=0).T)
         along = np.concatenate([[0], np.cumsum(steps)])
         starts = np.arange(0, along[-1] - length, length * 1.6)
@@ -120,9 +123,9 @@ class Drawing:
         )  # (2, 2, n)
         mask = self.path(ends.transpose(2, 0, 1), width) * (self.cover > 0.5)
         if box := box_around(mask):
-            self.colour[box] = blend(self.colour[box], np.float32(colour), mask[box])
+            self.colour[box] = blend(self.colour[box], np.array(colour, np.float32), mask[box])
             self.height[box] += mask[box]
 
     def stud(self, x: float, y: float, radius: float, material: Material, base: float = 14.0) -> None:
-        """A round button, pearl or rivet."""
+        """Draw a round button, pearl or rivet."""
         self.paint(self.area(arc(x, y, radius, radius)), material, base, radius * CANVAS * 0.8, radius * CANVAS, 0.3)

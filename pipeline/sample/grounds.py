@@ -10,16 +10,16 @@ from pipeline.sample.textures import print_pattern, smooth_noise
 
 
 def tint(rng: np.random.Generator, low: float, high: float, strength: float = 0.12) -> np.ndarray:
-    """A muted random colour, BGR (3,) float32, of brightness low..high."""
+    """Return a muted random colour, BGR (3,) float32, of brightness low..high."""
     return np.clip(rng.uniform(low, high) * (1 + rng.normal(0, strength, 3)), 0.02, 1).astype(np.float32)
 
 
 def draw_box(canvas: np.ndarray, x: float, y: float, width: float, height: float, colour: np.ndarray) -> None:
-    """A rectangle with a lit top and a darker right side; sizes in pixels."""
+    """Draw a rectangle with a lit top and a darker right side; sizes in pixels."""
     corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
-    cv2.fillPoly(canvas, [np.int32(corners * 16)], colour.tolist(), cv2.LINE_AA, 4)
+    cv2.fillPoly(canvas, [(corners * 16).astype(np.int32)], colour.tolist(), cv2.LINE_AA, 4)
     side = np.array([[x + width * 0.86, y], [x + width, y], [x + width, y + height], [x + width * 0.86, y + height]])
-    cv2.fillPoly(canvas, [np.int32(side * 16)], (colour * 0.75).tolist(), cv2.LINE_AA, 4)
+    cv2.fillPoly(canvas, [(side * 16).astype(np.int32)], (colour * 0.75).tolist(), cv2.LINE_AA, 4)
 
 
 def draw_clutter(canvas: np.ndarray, rng: np.random.Generator, floor: float, n: int) -> None:
@@ -42,7 +42,7 @@ def draw_clutter(canvas: np.ndarray, rng: np.random.Generator, floor: float, n: 
             vase = [(x, floor), (x, floor), (x + width, floor), (x + width, floor), (x + width * 1.1, foot),
                     (x + width * 0.7, neck), (x + width * 0.8, floor - height), (x + width * 0.2, floor - height),
                     (x + width * 0.3, neck), (x - width * 0.1, foot)]  # fmt: skip
-            cv2.fillPoly(canvas, [np.int32(spline(vase) * 16)], colour.tolist(), cv2.LINE_AA, 4)
+            cv2.fillPoly(canvas, [(spline(vase) * 16).astype(np.int32)], colour.tolist(), cv2.LINE_AA, 4)
             for _ in range(int(rng.integers(0, 12))):
                 tip = (x + width * 0.5 + rng.normal(0, width), floor - height - rng.uniform(0.2, 0.9) * height)
                 leaf = spline(
@@ -53,7 +53,11 @@ def draw_clutter(canvas: np.ndarray, rng: np.random.Generator, floor: float, n: 
                     ]
                 )
                 cv2.fillPoly(
-                    canvas, [np.int32(leaf * 16)], (tint(rng, 0.2, 0.5) * [0.6, 1.2, 0.7]).tolist(), cv2.LINE_AA, 4
+                    canvas,
+                    [(leaf * 16).astype(np.int32)],
+                    (tint(rng, 0.2, 0.5) * [0.6, 1.2, 0.7]).tolist(),
+                    cv2.LINE_AA,
+                    4,
                 )
         else:
             centre = (int(x * 16), int((floor - width / 2) * 16))
@@ -63,19 +67,19 @@ def draw_clutter(canvas: np.ndarray, rng: np.random.Generator, floor: float, n: 
 
 
 def ground_white(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A cut-out's white, or nearly."""
+    """Return a cut-out's white, or nearly."""
     return np.full((x.size, x.size, 3), rng.choice([1.0, 1.0, 0.97, 0.94]), np.float32)
 
 
 def ground_graded(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A studio's paper roll: one colour, a glow, a soft or hard horizon."""
+    """Return a studio's paper roll: one colour, a glow, a soft or hard horizon."""
     step = 1 / (1 + np.exp((rng.uniform(0.5, 0.8) - y) / rng.uniform(0.01, 0.12)))
     glow = np.exp(-((x - rng.uniform(0.2, 0.8)) ** 2 + (y - 0.4) ** 2) / 0.35)
     return coloured(tint(rng, 0.45, 0.95, 0.08), 0.78 + 0.16 * glow + rng.uniform(-0.12, 0.12) * step)
 
 
 def ground_cloth(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A woven cloth with folds."""
+    """Return a woven cloth with folds."""
     size = x.size
     folds = np.gradient(blur(smooth_noise(rng, size, size / rng.uniform(3, 9)), 6), axis=1)
     weave = np.sin(x * size * 1.2) * np.sin(y * size * 1.2)
@@ -89,8 +93,12 @@ def ground_planks(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.
     fine = cv2.resize(smooth_noise(rng, size, 5.0)[:, : size // 12], (size, size))
     grain = fine + 0.6 * smooth_noise(rng, size, size / 20)
     gap = np.clip(np.abs(y * n - plank - 0.5) - 0.47, 0, 0.03) / 0.03
-    bright = np.float32(rng.uniform(0.75, 1.1, int(n) + 1))[plank.astype(int)] * (1 + 0.07 * grain) * (1 - 0.6 * gap)
-    wood = coloured(tint(rng, 0.35, 0.85, 0.05) * np.float32([0.62, 0.82, 1.0]), bright)
+    bright = (
+        np.array(rng.uniform(0.75, 1.1, int(n) + 1), np.float32)[plank.astype(int)]
+        * (1 + 0.07 * grain)
+        * (1 - 0.6 * gap)
+    )
+    wood = coloured(tint(rng, 0.35, 0.85, 0.05) * np.array([0.62, 0.82, 1.0], np.float32), bright)
     return wood if rng.random() < 0.5 else cv2.transpose(wood)
 
 
@@ -111,7 +119,8 @@ def ground_carpet(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.
     ground = coloured(tint(rng, 0.3, 0.85, 0.14), 1 + pile)
     if rng.random() < 0.65:
         return ground
-    ink = 0.5 * print_pattern(choose(rng, *PRINTS), *np.broadcast_arrays(x / 0.13, y / 0.13), rng)
+    u, v = np.broadcast_arrays(x / 0.13, y / 0.13)
+    ink = 0.5 * print_pattern(choose(rng, *PRINTS), u, v, rng)
     return blend(ground, tint(rng, 0.2, 0.9, 0.2), ink)
 
 
@@ -134,7 +143,7 @@ def ground_lights(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.
 
 
 def draw_wall(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A plain or papered wall."""
+    """Return a plain or papered wall."""
     size = x.size
     canvas = np.empty((size, size, 3), np.float32)
     canvas.reshape(size, -1)[:] = np.tile(tint(rng, 0.45, 0.95, 0.08), size)
@@ -154,15 +163,15 @@ def ground_shelf(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.n
 
 
 def ground_room(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A floor before a wall with things at it."""
+    """Return a floor before a wall with things at it."""
     size, canvas = x.size, draw_wall(rng, x, y)
     horizon = rng.uniform(0.60, 0.78) * size
     draw_clutter(canvas, rng, horizon + 0.02 * size, int(rng.integers(2, 7)))
     canvas = blur(canvas, rng.uniform(1, 6))
     floor = GROUNDS[choose(rng, "planks", "tiles", "carpet", "cloth")](rng, x, y)
-    square = np.float32([[0, 0], [size, 0], [size, size], [0, size]])
+    square = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
     left, right, near = -0.9 * size, 1.9 * size, 1.2 * size
-    seen = np.float32([[-0.1 * size, horizon], [1.1 * size, horizon], [right, near], [left, near]])
+    seen = np.array([[-0.1 * size, horizon], [1.1 * size, horizon], [right, near], [left, near]], np.float32)
     laid = cv2.warpPerspective(floor, cv2.getPerspectiveTransform(square, seen), (size, size), flags=cv2.INTER_AREA)
     canvas[int(horizon) :] = laid[int(horizon) :]
     return canvas
@@ -183,7 +192,7 @@ GROUND_SHARES = (0.2, 0.2, 0.09, 0.09, 0.08, 0.08, 0.08, 0.09, 0.09)  # of selle
 
 
 def draw_ground(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
-    """What lies behind the product: BGR float32 (size, size, 3), about 0..1."""
+    """Return what lies behind the product: BGR float32 (size, size, 3), about 0..1."""
     steps = np.arange(size, dtype=np.float32) / size
     x, y = steps[None], steps[:, None]  # (1, size) and (size, 1), which broadcast to the whole ground
     return GROUNDS[kind](rng, x, y).astype(np.float32, copy=False)

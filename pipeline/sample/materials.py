@@ -35,9 +35,10 @@ RELIEFS = ("quilt", "croc", "woven", "ribs")
 
 @dataclass(frozen=True)
 class Material:
-    """What a part is made of: `colour` BGR in 0..1, `finish` a key of FINISHES, `print` one of PRINTS or "" in the
-    colour `ink`, `relief` one of RELIEFS or "", both with a period of `scale` (parts of the canvas), at `angle`
-    radians.
+    """What a part is made of.
+
+    `colour` is BGR in 0..1, `finish` a key of FINISHES, `print` one of PRINTS or "" in the colour `ink`, `relief` one
+    of RELIEFS or "", both with a period of `scale` (parts of the canvas), at `angle` radians.
     """
 
     colour: tuple[float, float, float]
@@ -56,8 +57,10 @@ def choose(rng: np.random.Generator, *choices: str) -> str:
 
 
 def choose_materials(rng: np.random.Generator, colour: str) -> tuple[Material, Material, Material, Material]:
-    """Main, accent, sole and metal of a model in the named colour."""
-    shade = np.clip(np.float32(COLOURS[colour]) * rng.uniform(0.85, 1.15) + rng.normal(0, 0.015, 3), 0.03, 0.97)
+    """Return main, accent, sole and metal of a model in the named colour."""
+    shade = np.clip(
+        np.array(COLOURS[colour], np.float32) * rng.uniform(0.85, 1.15) + rng.normal(0, 0.015, 3), 0.03, 0.97
+    )
     seed = int(rng.integers(1 << 30))
     main = Material(
         tuple(shade),
@@ -85,5 +88,5 @@ def choose_materials(rng: np.random.Generator, colour: str) -> tuple[Material, M
 
 
 def plain(material: Material, factor: float = 1.0) -> Material:
-    """The material without print and relief, darker by `factor`: linings, gussets, the far side."""
-    return replace(material, colour=tuple(np.float32(material.colour) * factor), print="", relief="")
+    """Return the material without print and relief, darker by `factor`: linings, gussets, the far side."""
+    return replace(material, colour=tuple(np.array(material.colour, np.float32) * factor), print="", relief="")

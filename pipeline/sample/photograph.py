@@ -1,7 +1,9 @@
 """What a seller does to a product: place, light, colour cast, shadow, text."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +35,7 @@ class Seller:
 
 
 def draw_seller(rng: np.random.Generator) -> Seller:
-    """A seller's style."""
+    """Return a seller's style."""
     ground = str(rng.choice(list(GROUNDS), p=GROUND_SHARES))
     amount = 0.05 if ground == "white" else 0.10
     return Seller(
@@ -86,7 +88,7 @@ def choose_viewpoint(
     if not seller.flat and seller.ground not in ("white", "graded"):
         place[1] = rng.uniform(0.6, 0.9)  # it stands on the floor, which is below
     target = (seen - low) * scale + np.clip(free * place + np.array(shift) * size, 0, free)
-    return cv2.getPerspectiveTransform(np.float32(corners[:, :2]), np.float32(target)), yaw, pitch
+    return cv2.getPerspectiveTransform(np.array(corners[:, :2], np.float32), np.array(target, np.float32)), yaw, pitch
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def render(drawing: Drawing, matrix: np.ndarray, yaw: float, pitch: float, selle
     The product's height makes it turn like a relief (what is nearer moves further) and reflect the lamp.
     """
     rows, columns = drawing.extent
-    corners = np.float32([[(x, y) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)]])
+    corners = np.array([[(x, y) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)]], np.float32)
     reach = cv2.perspectiveTransform(corners, matrix)[0]
     low = np.clip(np.floor(reach.min(0) - REACH * size), 0, size - 1).astype(int)
     high = np.clip(np.ceil(reach.max(0) + REACH * size), 1, size).astype(int)
@@ -126,15 +128,12 @@ def render(drawing: Drawing, matrix: np.ndarray, yaw: float, pitch: float, selle
     cover = cv2.remap(drawing.cover, u, v, cv2.INTER_LINEAR)
     tight = box_around(cover, SURROUNDINGS) or np.s_[0:1, 0:1]
     cover, u, v = cover[tight], u[tight], v[tight]
-    box = tuple(
-        slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(box, tight, strict=True)
-    )
+    box = slice(low[1] + tight[0].start, low[1] + tight[0].stop), slice(low[0] + tight[1].start, low[0] + tight[1].stop)
     height, gloss, colour = (
         cv2.remap(layer, u, v, cv2.INTER_LINEAR) for layer in (drawing.height, drawing.gloss, drawing.colour)
     )
     scale = np.float32(min(1.5, abs(np.linalg.det(inverse[:2, :2])) ** -0.5))  # photograph's pixels in a canvas pixel
-    lit_bgr = colour
-    lit_bgr /= as_channels(np.maximum(cover, 0.05))
+    lit_bgr = np.divide(colour, as_channels(np.maximum(cover, 0.05)))
     diffuse, shine = illuminate(blur(height, 1.2) * scale, seller)
     lit_bgr *= as_channels(diffuse)
     lit_bgr += as_channels(gloss * shine)
@@ -148,8 +147,8 @@ def illuminate(height: np.ndarray, seller: Seller) -> tuple[np.ndarray, np.ndarr
     """
     gx, gy = (cv2.Sobel(height, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
     length = np.sqrt(gx * gx + gy * gy + 1)
-    lamp = np.float32(seller.light) / np.linalg.norm(seller.light).astype(np.float32)
-    half = lamp + np.float32([0, 0, 1])
+    lamp = np.array(seller.light, np.float32) / np.linalg.norm(seller.light).astype(np.float32)
+    half = lamp + np.array([0, 0, 1], np.float32)
     half /= np.linalg.norm(half)
     diffuse = np.maximum((lamp[2] - gx * lamp[0] - gy * lamp[1]) / length, 0)
     shine = np.maximum((half[2] - gx * half[0] - gy * half[1]) / length, 0)
@@ -174,25 +173,25 @@ def cast_shadow(ground: np.ndarray, cover: np.ndarray, rng: np.random.Generator,
     bottom = rows.max() if len(rows) else size
     strength = rng.uniform(0.0, 0.35) if seller.ground == "white" else rng.uniform(0.25, 0.6)
     if seller.flat:
-        aside = np.float32([[1, 0, -seller.light[0] * 0.03 * size], [0, 1, -seller.light[1] * 0.03 * size]])
+        aside = np.array([[1, 0, -seller.light[0] * 0.03 * size], [0, 1, -seller.light[1] * 0.03 * size]], np.float32)
         shadows = [(1.0, lay_shadow(cover, aside, 0.012 * size))]
     else:
         flat = rng.uniform(0.10, 0.25)
         lean = -seller.light[0] * rng.uniform(0.1, 0.4)
-        lying = np.float32([[1, -lean, lean * bottom], [0, flat, bottom * (1 - flat)]])
-        touching = np.float32([[1, 0, 0], [0, 0.06, bottom * 0.945]])
+        lying = np.array([[1, -lean, lean * bottom], [0, flat, bottom * (1 - flat)]], np.float32)
+        touching = np.array([[1, 0, 0], [0, 0.06, bottom * 0.945]], np.float32)
         shadows = [(0.7, lay_shadow(cover, lying, 0.02 * size)), (1.0, lay_shadow(cover, touching, 0.008 * size))]
     shadow = np.zeros((size, size), np.float32)
     for depth, laid in shadows:
         if laid is not None:
             box, values = laid
             shadow[box] = np.maximum(shadow[box], depth * values)
-    if box := box_around(shadow):
-        ground[box] *= as_channels(1 - np.float32(strength) * np.clip(shadow[box], 0, 1))
+    if extent := box_around(shadow):
+        ground[extent] *= as_channels(1 - np.float32(strength) * np.clip(shadow[extent], 0, 1))
 
 
 @lru_cache(maxsize=1)
-def draw_backdrop(kind: str, seed: int, size: int) -> tuple[np.ndarray, dict]:
+def draw_backdrop(kind: str, seed: int, size: int) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Return a seller's ground, and the state of its random generator afterwards: the seller's images share both."""
     rng = np.random.default_rng(seed)
     ground = draw_ground(kind, rng, size)
@@ -204,16 +203,16 @@ def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size:
     """Return one image of a model, BGR uint8 (size, size, 3), and its true mask, uint8 (size, size), 0 or 255."""
     large = size * SUPERSAMPLING
     ground, state = draw_backdrop(seller.ground, seller.seed, large)
-    image = cv2.flip(ground, 1) if rng.random() < 0.5 else ground.copy()
+    image: np.ndarray = cv2.flip(ground, 1) if rng.random() < 0.5 else ground.copy()
     fill = seller.fill * rng.uniform(0.88, 1.06)
     shots = [(fill, (0.0, 0.0))]
     if rng.random() < 0.15:  # a pair
         aside = rng.uniform(0.08, 0.20) * rng.choice([-1, 1])
         shots = [(fill * 0.72, (aside, -0.10)), (fill * 0.76, (-aside, 0.10))]
-    cover = np.zeros((large, large), np.float32)
-    for part, shift in shots:
-        shot = render(drawing, *choose_viewpoint(drawing, rng, seller, large, part, shift), seller, large)
-        own_cover = np.zeros((large, large), np.float32)
+    cover: np.ndarray = np.zeros((large, large), np.float32)
+    for taken, shift in shots:
+        shot = render(drawing, *choose_viewpoint(drawing, rng, seller, large, taken, shift), seller, large)
+        own_cover: np.ndarray = np.zeros((large, large), np.float32)
         own_cover[shot.box] = shot.cover
         cast_shadow(image, own_cover, rng, seller)
         part = image[shot.box]
@@ -227,7 +226,7 @@ def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size:
         own.bit_generator.state = state
         draw_shop_text(image, hidden, own)
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    image += rng.uniform(0, 0.02) * rng.standard_normal(image.shape, np.float32)
+    image = image + rng.uniform(0, 0.02) * rng.standard_normal(image.shape, np.float32)
     shown = cv2.resize(cover * (1 - hidden), (size, size), interpolation=cv2.INTER_AREA)
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), np.where(shown > 0.5, 255, 0).astype(np.uint8)
 
@@ -235,8 +234,8 @@ def photograph(drawing: Drawing, seller: Seller, rng: np.random.Generator, size:
 def take(scene: np.ndarray, seller: Seller, rng: np.random.Generator) -> np.ndarray:
     """Return the scene (size, size, 3) as the seller's camera takes it: gamma, colour cast, vignette, blur."""
     size = len(scene)
-    image = cv2.pow(np.clip(scene, 0, 1, out=scene), seller.gamma)
-    scale_channels(image, np.float32(seller.cast))
+    image: np.ndarray = cv2.pow(np.clip(scene, 0, 1, out=scene), seller.gamma)
+    scale_channels(image, np.array(seller.cast, np.float32))
     image *= np.float32(rng.uniform(0.9, 1.1))
     if seller.ground != "white":
         off = np.linspace(-1, 1, size, dtype=np.float32) ** 2

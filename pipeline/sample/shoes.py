@@ -11,7 +11,8 @@ from pipeline.sample.materials import COLOURS, Material, choose, choose_material
 
 # Outlines are tables of points, which a formatter would spread over a thousand lines.
 # fmt: off
-SHOES = {  # family: kinds of heel, throat (x where the opening begins), stretch of the upper
+# family: kinds of heel, throat (x where the opening begins), stretch of the upper
+SHOES: dict[str, tuple[tuple[str, ...], tuple[float, float], float]] = {
     "pump": (("stiletto", "kitten", "block", "cone"), (0.27, 0.36), 1.0),
     "sandal": (("stiletto", "block", "wedge", "flat"), (0.25, 0.25), 1.1),
     "ballerina": (("flat",), (0.24, 0.32), 1.25),
@@ -20,10 +21,13 @@ SHOES = {  # family: kinds of heel, throat (x where the opening begins), stretch
     "boot": (("stiletto", "block", "flat", "cone", "wedge"), (0.52, 0.52), 1.0),
     "mule": (("kitten", "block", "cone", "wedge"), (0.40, 0.48), 1.1),
 }
-HEELS = {  # kind: height, then width at the top and at the ground and how far the ground end lies to the front
-    "stiletto": ((0.20, 0.30), 0.10, 0.016, 0.030), "kitten": ((0.10, 0.15), 0.10, 0.022, 0.035),
-    "block": ((0.08, 0.24), 0.13, 0.115, 0.005), "cone": ((0.12, 0.22), 0.13, 0.035, 0.050),
-    "wedge": ((0.13, 0.24),), "flat": ((0.02, 0.045),), "sneaker": ((0.045, 0.10),),
+HEEL_HEIGHTS = {  # kind: least and greatest
+    "stiletto": (0.20, 0.30), "kitten": (0.10, 0.15), "block": (0.08, 0.24), "cone": (0.12, 0.22),
+    "wedge": (0.13, 0.24), "flat": (0.02, 0.045), "sneaker": (0.045, 0.10),
+}
+HEEL_SHAPES = {  # kind: width at the top and at the ground, how far the ground end lies to the front
+    "stiletto": (0.10, 0.016, 0.030), "kitten": (0.10, 0.022, 0.035), "block": (0.13, 0.115, 0.005),
+    "cone": (0.13, 0.035, 0.050),
 }
 TOES = {"pointed": 0.045, "almond": 0.065, "round": 0.085, "square": 0.080}  # how high the toe is
 
@@ -37,7 +41,7 @@ class Shoe:
     accent: Material
     sole: Material
     metal: Material
-    kind: str  # of heel, one of HEELS
+    kind: str  # of heel, one of HEEL_HEIGHTS
     heel: float  # height of the heel and, below the ball, of the sole; parts of the canvas
     platform: float
     throat: float  # x where the opening begins
@@ -49,7 +53,7 @@ class Shoe:
 
     @property
     def back(self) -> float:
-        """x of the heel's end; a foot on a high heel is shorter."""
+        """Return x of the heel's end; a foot on a high heel is shorter."""
         return 0.93 - 0.35 * self.heel
 
     @property
@@ -58,12 +62,12 @@ class Shoe:
         return TOES[self.toe_shape]
 
     def on(self, x: float, up: float = 0.0) -> tuple[float, float]:
-        """The point `up` above the insole at x, which rises in a smooth step from ball to heel."""
+        """Return the point `up` above the insole at x, which rises in a smooth step from ball to heel."""
         t = np.clip((x - 0.36) / (self.back - 0.08 - 0.36), 0, 1)
         return x, self.GROUND - self.platform - (self.heel - self.platform) * t * t * (3 - 2 * t) - up * self.stretch
 
     def insole(self, start: float, stop: float, up: float = 0.0) -> np.ndarray:
-        """The insole's line from x = start to stop, (24, 2)."""
+        """Return the insole's line from x = start to stop, (24, 2)."""
         return np.array([self.on(x, up) for x in np.linspace(start, stop, 24)])
 
     def toe_box(self) -> list[tuple[float, float]]:
@@ -83,7 +87,7 @@ class Shoe:
 
 
 def draw_sole(d: Drawing, shoe: Shoe) -> None:
-    """The sole, and the heel under it."""
+    """Draw the sole, and the heel under it."""
     on, back, ground, main, sole = shoe.on, shoe.back, shoe.GROUND + 0.016, shoe.main, shoe.sole
     if shoe.kind in ("wedge", "sneaker", "flat"):
         sneaker = shoe.kind == "sneaker"
@@ -102,7 +106,7 @@ def draw_sole(d: Drawing, shoe: Shoe) -> None:
         return
     bottom = shoe.insole(0.085, back - 0.10)
     d.paint(d.area(np.concatenate([bottom, shift(bottom, 0, 0.016 + shoe.platform)[::-1]])), sole, 14, 8, 8)
-    _, top_width, width, lean = HEELS[shoe.kind]
+    top_width, width, lean = HEEL_SHAPES[shoe.kind]
     right, seat = back - 0.005, on(back - 0.02)[1]
     tip = right - lean
     outline = [(right, seat - 0.01), (right, seat - 0.01), (right - lean * 0.6, (seat + ground) / 2), (tip, ground),
@@ -114,7 +118,7 @@ def draw_sole(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_boot(d: Drawing, shoe: Shoe) -> None:
-    """A boot with a low, middle or high shaft, closed in one of five ways."""
+    """Draw a boot with a low, middle or high shaft, closed in one of five ways."""
     rng, on, back, accent, metal = shoe.rng, shoe.on, shoe.back, shoe.accent, shoe.metal
     shaft = float(rng.choice([0.26, 0.33, 0.52]))
     crown = max(0.05, on(back, shaft + 0.06)[1])
@@ -158,7 +162,7 @@ def draw_boot(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_footbed(d: Drawing, shoe: Shoe) -> None:
-    """The inner sole of an open shoe, as far as it is seen from above, and the sole under it."""
+    """Draw the inner sole of an open shoe, as far as it is seen from above, and the sole under it."""
     upper = shoe.insole(0.085, shoe.back - 0.005, 0.028)
     d.paint(d.area(np.concatenate([upper, shoe.insole(shoe.back - 0.005, 0.085)])), plain(shoe.sole, 0.8), 4, 6, 6)
     draw_sole(d, shoe)
@@ -187,7 +191,7 @@ def draw_sandal(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_mule(d: Drawing, shoe: Shoe) -> None:
-    """An upper that ends at the instep, with or without toes."""
+    """Draw an upper that ends at the instep, with or without toes."""
     on, rise, throat, peak = shoe.on, shoe.rise, shoe.throat, shoe.instep()
     draw_footbed(d, shoe)
     open_toe = shoe.rng.random() < 0.5
@@ -236,7 +240,7 @@ def draw_closed_shoe(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_laces_and_mark(d: Drawing, shoe: Shoe, body: np.ndarray, counter: float) -> None:
-    """A sneaker's laces and the mark on its side."""
+    """Draw a sneaker's laces and the mark on its side."""
     on, accent, back = shoe.on, shoe.accent, shoe.back
     for t in np.linspace(0, 1, 6):
         x, up = 0.30 + (shoe.throat - 0.30) * t, (shoe.rise + 0.068) * (1 - t) + shoe.instep() * t
@@ -263,7 +267,7 @@ def draw_laces_and_mark(d: Drawing, shoe: Shoe, body: np.ndarray, counter: float
 
 
 def draw_apron(d: Drawing, shoe: Shoe) -> None:
-    """A loafer's seam, its strap, and a metal bar or a tassel on it."""
+    """Draw a loafer's seam, its strap, and a metal bar or a tassel on it."""
     on, x, up, rise = shoe.on, shoe.throat, shoe.instep(), shoe.rise
     seam = spline([on(0.10, rise * 0.75), on(0.20, rise * 0.8), on(0.33, rise + 0.01), on(x - 0.01, up - 0.035)],
                   False)
@@ -280,7 +284,7 @@ def draw_apron(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_ankle_strap(d: Drawing, shoe: Shoe) -> None:
-    """A strap round the ankle on a stay at the heel, with or without a middle strap to the toes."""
+    """Draw a strap round the ankle on a stay at the heel, with or without a middle strap to the toes."""
     rng, on, back = shoe.rng, shoe.on, shoe.back
     x, y = back - 0.09, on(back)[1] - rng.uniform(0.17, 0.26)
     strap, width = (shoe.accent if rng.random() < 0.5 else shoe.main), rng.uniform(0.016, 0.034)
@@ -298,7 +302,7 @@ def draw_ankle_strap(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_trim(d: Drawing, shoe: Shoe) -> None:
-    """What sits on the toes."""
+    """Draw what sits on the toes."""
     x, y = shoe.on(shoe.throat - 0.045, shoe.instep() - 0.03)
     trim = choose(shoe.rng, "", "bow", "buckle", "studs", "pearls", "flower")
     if trim == "bow":
@@ -316,10 +320,10 @@ def draw_trim(d: Drawing, shoe: Shoe) -> None:
 
 
 def draw_shoe(rng: np.random.Generator, family: str, colour: str) -> Drawing:
-    """A shoe of one of the families of SHOES from its side, toe to the left."""
+    """Return a shoe of one of the families of SHOES from its side, toe to the left."""
     kinds, throat, stretch = SHOES[family]
     kind = choose(rng, *kinds)
-    heel = rng.uniform(*HEELS[kind][0]) * (0.5 if family == "loafer" and kind == "block" else 1)
+    heel = rng.uniform(*HEEL_HEIGHTS[kind]) * (0.5 if family == "loafer" and kind == "block" else 1)
     thick = {"sneaker": 0.75 * heel, "flat": 0.7 * heel, "wedge": float(rng.choice([0.02, 0.07]))}
     platform = thick.get(kind, float(rng.choice([0.0, 0.0, 0.05])) if heel > 0.18 else 0.0)
     toes = ("round", "almond") if family == "sneaker" else tuple(TOES)

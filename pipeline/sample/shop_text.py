@@ -71,7 +71,7 @@ class Overprint:
         layer = np.zeros((self.size, self.size), np.uint8)
         corner = int(x * self.size), int(y * self.size)
         cv2.putText(layer, text, corner, face, scale, 255, thickness, cv2.LINE_AA)
-        self.blend(np.float32(layer) / 255, colour, opacity)
+        self.blend(np.array(layer, np.float32) / 255, colour, opacity)
 
     def draw_bar(self, word: str, colour: np.ndarray) -> None:
         """Draw a bar along the upper or the lower rim, with a word in white."""
