@@ -15,8 +15,9 @@ def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarr
 
     Returns
     -------
-    sure : ndarray of shape (m,), float64, 0..1: the share of its nearest neighbours (2 * VOTERS, by similarity) that
-        are in its cluster, times the mean of that share over those neighbours
+    sure : ndarray of shape (m,), float64, 0..1: the share of its nearest neighbours that are in its cluster, times the
+        mean of that share over those neighbours, both weighted by similarity. As many neighbours count as its cluster
+        has other images, at most 2 * VOTERS. For an image that is alone: its distance to the nearest one
     runner_up : ndarray of shape (m,), int64: the cluster with the next largest share; -1 where there is none
     """
     nearest = neighbours[:, : 2 * VOTERS]
@@ -25,8 +26,12 @@ def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarr
     vote = np.maximum(similarity[:, : 2 * VOTERS], 1e-6)
     vote = vote / vote.sum(axis=1, keepdims=True)
     theirs = cluster[nearest]
-    share = (vote * (theirs == cluster[:, None])).sum(axis=1)
-    sure = share * (vote * share[nearest]).sum(axis=1)
+    n_others = np.bincount(cluster)[cluster] - 1
+    own_vote = np.where(np.arange(nearest.shape[1]) < np.maximum(n_others, 1)[:, None], vote, 0)
+    own_vote /= own_vote.sum(axis=1, keepdims=True)
+    share = (own_vote * (theirs == cluster[:, None])).sum(axis=1)
+    sure = share * (own_vote * share[nearest]).sum(axis=1)
+    sure = np.where(n_others > 0, sure, np.clip(1 - similarity[:, 0], 0, 1))
     runner_up = np.full(len(cluster), -1)
     for rows in chunks(len(cluster), (2 * VOTERS) ** 2):
         total = ((theirs[rows, :, None] == theirs[rows, None, :]) * vote[rows, None, :]).sum(axis=2)

@@ -32,23 +32,27 @@ def summarise_clusters(found: Found, n_doubtful_max: float = 0.5) -> list[dict]:
 def find_doubtful_images(found: Found, n_max: int = 60) -> list[dict]:
     """Return the images with the lowest confidence, with the medoids of their cluster and of the runner-up.
 
-    A medoid is not compared with itself: it is listed with the runner-up only.
+    A medoid is not compared with itself: it is listed with the runner-up only. `gain` is the number of pairs of images
+    that an answer is expected to set right: the doubt (1 - confidence) times the size of the image's cluster.
     """
     result = []
+    size_of = dict(zip(*np.unique(found.cluster, return_counts=True), strict=True))
     for i in np.argsort(found.confidence, kind="stable").tolist():
         own, other = found.medoid[int(found.cluster[i])], found.medoid.get(int(found.runner_up[i]))
         if (own == i and other is None) or len(result) == n_max or found.confidence[i] >= 0.95:
             continue
-        result.append({"image": i, "own": own if own != i else None, "other": other})
+        gain = (1 - float(found.confidence[i])) * int(size_of[found.cluster[i]])
+        result.append({"image": i, "own": own if own != i else None, "other": other, "gain": gain})
     return result
 
 
 def find_likely_merges(found: Found, n_max: int = 30) -> list[dict]:
-    """Return the pairs of clusters that may be one model, the likeliest first, with their medoids.
+    """Return the pairs of clusters that may be one model, with their medoids: first where an answer gains most.
 
     `likeness` is the mean doubt (1 - confidence) of the images that have the other cluster as runner-up, counted in
     the smaller cluster's images. On clusters with labels this finds models that were split far better than the
-    distance between centres does (`doc/results.md`).
+    distance between centres does (`doc/log.md`). `gain` is the number of pairs of images that an answer is expected to
+    set right: the likeness times the sizes of both clusters.
     """
     clusters, size = np.unique(found.cluster, return_counts=True)
     votes: dict[tuple[int, int], float] = {}
@@ -56,23 +60,24 @@ def find_likely_merges(found: Found, n_max: int = 30) -> list[dict]:
         pair = tuple(sorted((int(found.cluster[i]), int(found.runner_up[i]))))
         votes[pair] = votes.get(pair, 0.0) + 1 - float(found.confidence[i])
     size_of = dict(zip(clusters.tolist(), size.tolist(), strict=True))
-    pairs = [
-        {
-            "clusters": list(pair),
-            "images": [found.medoid[cluster] for cluster in pair],
-            "likeness": min(1.0, vote / min(size_of[cluster] for cluster in pair)),
-        }
-        for pair, vote in votes.items()
-        if set(pair) <= size_of.keys() and pair[0] != pair[1] and vote > 0
-    ]
-    return sorted(pairs, key=lambda item: (-item["likeness"], item["clusters"]))[:n_max]
+    pairs = []
+    for pair, vote in votes.items():
+        if set(pair) <= size_of.keys() and pair[0] != pair[1] and vote > 0:
+            sizes = [size_of[cluster] for cluster in pair]
+            likeness = min(1.0, vote / min(sizes))
+            images = [found.medoid[cluster] for cluster in pair]
+            gain = likeness * sizes[0] * sizes[1]
+            pairs.append({"clusters": list(pair), "images": images, "likeness": likeness, "gain": gain})
+    return sorted(pairs, key=lambda item: (-item["gain"], item["clusters"]))[:n_max]
 
 
 def find_likely_splits(found: Found, n_max: int = 30) -> list[dict]:
-    """Return the clusters that may be two models, the likeliest first, with the medoids of the two halves of each.
+    """Return the clusters that may be two models, with the medoids of two halves: first where an answer gains most.
 
-    Loose clusters come first: `spread` is the mean squared distance of a cluster's directions to their centre, from 0
-    (all the same) to 1 (nothing in common). The halves are those of 2-means, with 2 images each at least.
+    The halves are those of 2-means, with 2 images each at least. `spread` is the mean squared distance of a cluster's
+    directions to their centre, from 0 (all the same) to 1 (nothing in common). `gain` is the number of pairs of images
+    that an answer is expected to set right: how much farther apart (cosine distance) the images of different halves
+    are than those of the same half, times the sizes of the halves.
     """
     result = []
     for cluster in np.unique(found.cluster).tolist():
@@ -87,8 +92,25 @@ def find_likely_splits(found: Found, n_max: int = 30) -> list[dict]:
             continue
         nearness = measure_typicality(rows, part)
         heads = [int(members[np.flatnonzero(part == p)[np.argmax(nearness[part == p])]]) for p in (0, 1)]
-        result.append({"cluster": cluster, "images": heads, "sizes": sizes.tolist(), "spread": spread})
-    return sorted(result, key=lambda item: (-item["spread"], item["cluster"]))[:n_max]
+        sums = np.stack([rows[part == p].sum(axis=0) for p in (0, 1)]).astype(float)
+        within = (np.einsum("hf,hf->h", sums, sums) - sizes) / (sizes * (sizes - 1))  # mean cosine of a half's images
+        between = float(sums[0] @ sums[1]) / float(sizes[0] * sizes[1])
+        gain = max(0.0, float(within @ sizes) / len(members) - between) * float(sizes[0] * sizes[1])
+        item = {"cluster": cluster, "images": heads, "sizes": sizes.tolist(), "spread": spread, "gain": gain}
+        result.append(item)
+    return sorted(result, key=lambda item: (-item["gain"], item["cluster"]))[:n_max]
+
+
+def rank_questions(found: Found) -> list[tuple[int, int]]:
+    """Return pairs of images to ask a person about ("same model or different?"), the most gainful first.
+
+    They are those of the three lists: likely merges, likely splits, doubtful images with the medoid of their cluster.
+    """
+    questions = [(item["gain"], *item["images"]) for item in find_likely_merges(found) + find_likely_splits(found)]
+    for item in find_doubtful_images(found):
+        other = item["other"] if item["own"] is None else item["own"]
+        questions.append((item["gain"], item["image"], other))
+    return [(a, b) for _, a, b in sorted(questions, key=lambda question: (-question[0], question[1:]))]
 
 
 def split_by_two_means(rows: np.ndarray, n_rounds: int = 20) -> np.ndarray:
