@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -61,7 +61,7 @@ BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
 KNOWN_IMAGES = 2000  # of known models at most, whose features are kept; enough for 40 of each of 50 models
 BATCHES_AHEAD = 2  # batches decoded before the network asks for them
 
-Row = np.ndarray  # float32 (n_features,)
+Row: TypeAlias = np.ndarray  # float32 (n_features,)
 
 
 # ---- the network ---------------------------------------------------------------------------------

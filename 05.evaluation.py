@@ -172,7 +172,7 @@ def main() -> None:
     features_record = records.recorded(data_dir / "features.npy", data_dir / "features.json") or {}
     with records.as_written(data_dir / "features.json", STAGE_03):
         known = read_known_models(features_record)
-    result = {"n_images": len(images), "n_clusters": len(set(labels_pred))}
+    result: dict[str, object] = {"n_images": len(images), "n_clusters": len(set(labels_pred))}
     result |= evaluate(labels_true, labels_pred, known, config.BOOTSTRAP_RESAMPLES, config.RANDOM_SEED)
     result["silhouette"] = mean_silhouette(features, labels_pred)
     with records.as_written(data_dir / "clustering.json", STAGE_04):

@@ -106,7 +106,7 @@ def run_step(step: Step, overrides: list[str]) -> None:
     with process:
         while process.returncode is None:
             try:
-                for line in process.stdout:
+                for line in process.stdout or ():
                     print("  " + line.rstrip(), flush=True)
                     step.last_line = line.strip() or step.last_line
                 process.wait()

@@ -96,7 +96,7 @@ def border_distance(lab: np.ndarray, seed: int) -> np.ndarray:
 
     lab : float32 (H, W, 3); seed : of K-means, an integer from 0 -> float32 (H, W)
     """
-    ring = lab[border_ring(*lab.shape[:2], 0.06)]  # (n, 3)
+    ring = lab[border_ring(lab.shape[0], lab.shape[1], 0.06)]  # (n, 3)
     cv2.setRNGSeed(seed)
     _, nearest, centres = cv2.kmeans(ring, N_BORDER_COLOURS, None, (3, 8, 1.0), 1, cv2.KMEANS_PP_CENTERS)
     nearest = nearest.ravel()

@@ -41,7 +41,7 @@ def merged(cluster: np.ndarray, neighbours: np.ndarray, n_clusters: int) -> np.n
             if into[i] == i and into[j] == j and known == strength(i, j):
                 break
         else:
-            pair = []
+            pair: list[int] = []
             while len(pair) < 2:
                 count, i = heapq.heappop(smallest)
                 if into[i] == i and count == size[i]:
@@ -55,7 +55,7 @@ def merged(cluster: np.ndarray, neighbours: np.ndarray, n_clusters: int) -> np.n
             if other != i:
                 links[i][other] = links[other][i] = links[i].get(other, 0) + count
         for other in links[i]:
-            heapq.heappush(heap, (strength(i, other), *sorted((i, other))))
+            heapq.heappush(heap, (strength(i, other), min(i, other), max(i, other)))
     while (into != into[into]).any():
         into = into[into]
     return np.unique(into[cluster], return_inverse=True)[1].astype(np.int32)

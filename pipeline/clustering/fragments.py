@@ -33,7 +33,8 @@ def link_with_clusters(cluster: np.ndarray, neighbours: np.ndarray, similarity: 
     used = np.arange(len(pair)) - np.repeat(start, counts) < LINKS
     strength = np.add.reduceat(np.where(used, similarity[:, :NEAREST].ravel()[order], 0), start)
     strength /= np.minimum(counts, LINKS)
-    return Links(*np.divmod(pair[order][start], cluster.max() + 1), strength)
+    image, linked = np.divmod(pair[order][start], cluster.max() + 1)
+    return Links(image, linked, strength)
 
 
 def tail_share(own: np.ndarray, strength: np.ndarray) -> np.ndarray:

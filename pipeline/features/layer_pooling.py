@@ -103,12 +103,12 @@ def judge_place(reader: FeatureReader, place: int, features: np.ndarray, judged:
     Returns feature_layer, pooling, whitened, and what `judge` returns. The whitening is learned from the known models.
     """
     layer, pooling = reader.places[place]
-    found = dict(zip(PLACE, (layer, pooling, False), strict=True)) | judge(features, judged.labels)
+    found: dict = dict(zip(PLACE, (layer, pooling, False), strict=True)) | judge(features, judged.labels)
     if strength:
         learned = fit_whitening(reader.read_at(place, judged.known_rgb), judged.known_labels, strength)
         whitened = judge(whiten(features, learned), judged.labels)
         if whitened["score"] > found["score"]:
-            found |= {"whitened": True} | whitened
+            found |= {"whitened": True, **whitened}
     return found
 
 

@@ -82,7 +82,7 @@ def begin_training(backbone: "keras.Model", class_of: np.ndarray, plan: Plan) ->
 
 def show_epoch(
     trainer: Trainer, source: TrainingImages, indices: np.ndarray, labels: np.ndarray, epoch: int, schedule: Schedule
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Train on each of the images `indices` once, more or less; returns what HISTORY says of it, without scores.
 
     indices, labels : int ndarrays of shape (n_images,), images and their classes

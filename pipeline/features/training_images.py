@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ def epoch_order(class_of: np.ndarray, epoch: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, 4, epoch])
     classes = rng.permutation(np.unique(class_of))
     share, extra = divmod(len(class_of), len(classes))
-    chosen = []
+    chosen: list[int] = []
     for k, label in enumerate(classes):
         members, wanted = np.flatnonzero(class_of == label), share + (k < extra)
         rounds = [rng.permutation(members) for _ in range(math.ceil(wanted / len(members)))]
@@ -101,7 +101,7 @@ class TrainingImages:
         self,
         names: list[str],
         paths: list[Path],
-        mask_paths: list[Path | None],
+        mask_paths: Sequence[Path | None],
         size: int,
         crop: bool,
         handle: io.RawIOBase,
@@ -146,8 +146,8 @@ class TrainingImages:
             )
             raise self.problem from None
         image_rgb, mask = fit_image(image_bgr, self.size, self.crop), None
-        if self.mask_paths[i] is not None:
-            mask_bgr = images.read_bgr(self.mask_paths[i])
+        if mask_path := self.mask_paths[i]:
+            mask_bgr = images.read_bgr(mask_path)
             if mask_bgr.shape == image_bgr.shape:
                 mask = fit_mask(mask_bgr[..., 0], image_bgr, self.size, self.crop)
         if (i + 1) * self.n_bytes <= KEPT_BYTES:

@@ -23,7 +23,8 @@ from pipeline.machinery.cluster import Cluster
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import PROJECT
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 AHEAD = 3  # items begun ahead of the reader, for each worker: none of them waits while the reader is busy
 ENDED = object()  # the last answer
 
@@ -191,8 +192,8 @@ class Processes:
         self.executor.shutdown(cancel_futures=True)
 
 
-_function: Callable = None  # of a forked process
-_ended: mmap.mmap = None
+_function: Callable  # of a forked process
+_ended: mmap.mmap
 
 
 def _begin_process(function: Callable, ended: mmap.mmap) -> None:
@@ -205,7 +206,8 @@ def _begin_process(function: Callable, ended: mmap.mmap) -> None:
 
 def _end_with_parent() -> None:
     """End this process when the one that it was forked from has ended, however that came."""
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 

@@ -133,12 +133,12 @@ def read_json(path: Path, stage: str) -> dict:
 
 def write_lines(path: Path, lines: Iterable[object]) -> None:
     """Write one line of UTF-8 text for each of `lines`; raises UserError where one holds a line break."""
-    lines = [str(line) for line in lines]
-    for line in lines:
-        if "\n" in line or "\r" in line:
-            raise UserError(f"{line!r} can't stand on one line of {display_path(path)}: rename that file")
+    texts = [str(line) for line in lines]
+    for text in texts:
+        if "\n" in text or "\r" in text:
+            raise UserError(f"{text!r} can't stand on one line of {display_path(path)}: rename that file")
     with atomic_write(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+        temporary.write_text("".join(text + "\n" for text in texts), encoding="utf-8", newline="\n")
 
 
 def read_lines(path: Path, stage: str) -> list[str]:
@@ -193,12 +193,13 @@ def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(info) as handle:
         version = np.lib.format.read_magic(handle)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, by_columns, dtype = read_header.get(version)(handle)
+        shape, by_columns, dtype = read_header[version](handle)
         n_bytes = math.prod(shape) * dtype.itemsize
         if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or n_bytes != info.file_size - handle.tell():
             raise ValueError(name)
         values = np.empty(shape[::-1] if by_columns else shape, dtype)
-        if n_bytes and handle.readinto(values.reshape(-1).view(np.uint8)) != n_bytes:
+        # ZipExtFile has readinto(), which typeshed's IO[bytes] does not know
+        if n_bytes and handle.readinto(values.reshape(-1).view(np.uint8)) != n_bytes:  # type: ignore[attr-defined]
             raise ValueError(name)
         handle.read()  # the end of the file, where the checksum is compared
     return values.T if by_columns else values

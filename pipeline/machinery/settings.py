@@ -109,7 +109,7 @@ def dataset_of(doc: str) -> str:
 def comment_of(name: str) -> str:
     """The comment of a constant of `config.py`: at the end of its line, or on the lines above it."""
     match = re.search(rf"^((?:# (?!----).*\n)*){name}: .*?(?:  # (.*))?$", _source_of_config(), flags=re.MULTILINE)
-    above, beside = match.groups(default="")
+    above, beside = match.groups(default="") if match else ("", "")
     return " ".join([*(line.removeprefix("# ") for line in above.splitlines()), beside]).strip()
 
 

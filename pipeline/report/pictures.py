@@ -131,7 +131,7 @@ def draw_units(
     border = unit_cluster[grid.pair[:, 0]] != unit_cluster[grid.pair[:, 1]]
     axes.add_collection(LineCollection(grid.edge[border], colors="white", linewidths=2.6))
     axes.add_collection(LineCollection(grid.edge[border], colors="black", linewidths=1.0))
-    if numbers:
+    if norm:
         bright = norm(values) > 0.55
         size = float(np.clip(10 - max(grid.rows, grid.cols) / 12, 4, 8))
         for unit in np.flatnonzero(values):

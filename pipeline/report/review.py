@@ -35,7 +35,7 @@ def find_doubtful_images(found: Found, n_max: int = 60) -> list[dict]:
     A medoid is not compared with itself: it is listed with the runner-up only. `gain` is the number of pairs of images
     that an answer is expected to set right: the doubt (1 - confidence) times the size of the image's cluster.
     """
-    result = []
+    result: list[dict] = []
     size_of = dict(zip(*np.unique(found.cluster, return_counts=True), strict=True))
     for i in np.argsort(found.confidence, kind="stable").tolist():
         own, other = found.medoid[int(found.cluster[i])], found.medoid.get(int(found.runner_up[i]))
@@ -57,7 +57,8 @@ def find_likely_merges(found: Found, n_max: int = 30) -> list[dict]:
     clusters, size = np.unique(found.cluster, return_counts=True)
     votes: dict[tuple[int, int], float] = {}
     for i in np.flatnonzero(found.runner_up >= 0):
-        pair = tuple(sorted((int(found.cluster[i]), int(found.runner_up[i]))))
+        one, other = sorted((int(found.cluster[i]), int(found.runner_up[i])))
+        pair = (one, other)
         votes[pair] = votes.get(pair, 0.0) + 1 - float(found.confidence[i])
     size_of = dict(zip(clusters.tolist(), size.tolist(), strict=True))
     pairs = []

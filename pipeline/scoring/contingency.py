@@ -41,7 +41,8 @@ def cross_tabulate(labels_true: list[str], labels_pred: list[str]) -> Contingenc
     models, row = np.unique(np.array(labels_true, dtype=np.str_), return_inverse=True)
     clusters, column = np.unique(np.array(labels_pred, dtype=np.str_), return_inverse=True)
     cells, count = np.unique(row.astype(np.int64) * len(clusters) + column, return_counts=True)
-    return Contingency(models.tolist(), clusters.tolist(), *np.divmod(cells, max(len(clusters), 1)), count)
+    row, column = np.divmod(cells, max(len(clusters), 1))
+    return Contingency(models.tolist(), clusters.tolist(), row, column, count)
 
 
 def sum_by_index(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
