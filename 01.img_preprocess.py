@@ -47,7 +47,7 @@ from pipeline.background.matting import fit_edge, paste_on_white
 from pipeline.background.network import SHIPPED_NETWORK, NetworkError, load_network
 from pipeline.background.regions import is_plausible, size_within
 from pipeline.background.scene import make_scene
-from pipeline.dataset import images_of
+from pipeline.dataset import describe_left_out, folder_of_images
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
 
@@ -223,9 +223,10 @@ def main() -> None:
     )
     wrote = [paths.img_dir(dataset), table_path, skipped_path]
     remedy = f"put the photographs there, or set DATASET to another folder of {paths.display_path(raw_dir.parent)}/"
-    names = images_of(raw_dir, remedy)
+    folder = folder_of_images(raw_dir, remedy)
+    names = folder.names
     prints = {name: fingerprint_raw(raw_dir / name) for name in names}
-    origin = records.made_from(__file__, {paths.display_path(raw_dir): records.fingerprint(prints)})
+    origin = records.made_from(__file__, {paths.display_path(raw_dir): records.fingerprint([prints, folder.unread])})
     options = options_of_config()
     needs_network = options.method in ("auto", "network")
     if needs_network:
@@ -250,13 +251,17 @@ def main() -> None:
     if len(skipped) == len(names):
         reason = f"the first, {names[0]}: {skipped[0][2]}"
         raise UserError(f"none of the {len(names)} files of {paths.display_path(raw_dir)}/ can be used; {reason}")
+    skipped += [(name, STAGE, reason) for name, reason in folder.unread]
     for name in made - {name for name in names if "written" in rows[name]}:
         remove_outputs(dataset, name)
     files.write_csv(table_path, TABLE, [[rows[n][key] for key in TABLE] for n in names if "reason" not in rows[n]])
     files.write_csv(skipped_path, ["image", "stage", "reason"], skipped)
     results = {"seconds": round(time.perf_counter() - begin, 1), "images": {name: rows[name] for name in names}}
     records.write_record(record_path, origin, [table_path, skipped_path], **results)
-    run.summary(len(names), len(names) - len(skipped), len(skipped), wrote, results["seconds"])
+    for sentence in describe_left_out(folder, [name for name, _, _ in skipped]):
+        print(sentence)
+    n_files = len(names) + len(folder.unread)
+    run.summary(n_files, n_files - len(skipped), len(skipped), wrote, results["seconds"])
 
 
 if __name__ == "__main__":

@@ -5,33 +5,100 @@ An image is named by its path relative to its data set's folder, with "/" on eve
 
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.images import IMAGE_SUFFIXES
+from pipeline.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from pipeline.machinery import files
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import data_dir, display_path
+
+
+class Folder(NamedTuple):
+    """The files below a data set's folder, by their names."""
+
+    names: list[str]  # image files, in code point order
+    unread: list[tuple[str, str]]  # photographs of formats that are not read, and why
+    others: Counter[str]  # how many files of each other suffix there are
+    not_followed: list[str]  # links to folders that lead back into the data set or to a folder above it
 
 
 def list_images(folder: Path) -> list[str]:
     """Names of the image files in `folder` and below, relative to it, with "/", in code point order.
 
     An image file is one with a suffix of `IMAGE_SUFFIXES` in any case, hidden files and folders excepted.
-    Symbolic links to files are followed where they lead to a file; links to folders are not.
+    Symbolic links are followed (see `scan_folder`).
     """
-    names = []
-    for directory, folders, entries in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    return scan_folder(folder).names
+
+
+def scan_folder(folder: Path) -> Folder:
+    """Look at all files in `folder` and below, hidden files and folders excepted.
+
+    Links to folders are followed, out of `folder` as well: files are read there, never written. Each folder is visited
+    once, at its own place if that lies below `folder`, else by the first link to it; a link to a folder that holds
+    `folder` is not followed. So no loop of links has no end, and no photograph is taken twice.
+    """
+    found = Folder([], [], Counter(), [])
+    for directory, prefix, entries in _walk(folder, found.not_followed):
+        for name in entries:
+            if name.startswith("."):
+                continue
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if suffix in IMAGE_SUFFIXES:
+                found.names.append(prefix + name)
+            elif suffix in UNREAD_SUFFIXES and Path(directory, name).is_file():
+                found.unread.append(
+                    (prefix + name, f"{UNREAD_SUFFIXES[suffix]}, which is not read: save it as JPEG or PNG")
+                )
+            else:
+                found.others[suffix or "without a suffix"] += 1
+    found.names.sort()
+    found.unread.sort()
+    return found
+
+
+def _walk(folder: Path, not_followed: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each folder below `folder` once: its path, the beginning of its files' names, its files."""
+    top = os.path.realpath(folder)
+    own = {directory: os.path.realpath(directory) for directory, _, _ in os.walk(folder)}
+    places, visited = set(own.values()), set()
+    for directory, folders, entries in os.walk(folder, followlinks=True):
         prefix = Path(directory).relative_to(folder).as_posix()
         prefix = "" if prefix == "." else prefix + "/"
-        names += [
-            prefix + name
-            for name in entries
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-        ]
-    return sorted(names)
+        place = os.path.realpath(directory)
+        again = place in visited or (directory not in own and place in places)
+        if again or (directory not in own and Path(top).is_relative_to(place)):
+            folders.clear()
+            not_followed.append(prefix.rstrip("/"))
+            continue
+        visited.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield directory, prefix, entries
+
+
+def describe_left_out(found: Folder, skipped: Sequence[str]) -> list[str]:
+    """Return in sentences how many files of each suffix are left out, and which links were not followed.
+
+    skipped : names of the photographs that are left out
+
+    >>> describe_left_out(Folder([], [], Counter({".txt": 2}), ["loop"]), ["a.psd", "b.HEIC"])
+    ['left out: 1 .heic, 1 .psd; no photographs: 2 .txt', 'not followed, as the link leads back to where it lies: loop']
+    """
+    suffixes = Counter(os.path.splitext(name)[1].lower() for name in skipped)  # noqa: PTH122
+    photographs, others = (
+        ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+        for counts in (suffixes, found.others)
+    )
+    parts = [photographs] * bool(photographs) + [f"no photographs: {others}"] * bool(others)
+    sentences = [f"left out: {'; '.join(parts)}"] if parts else []
+    if found.not_followed:
+        shown = ", ".join(found.not_followed[:5]) + ", ..." * (len(found.not_followed) > 5)
+        sentences.append(f"not followed, as the link leads back to where it lies: {shown}")
+    return sentences
 
 
 def name_problem(name: str) -> str | None:
@@ -45,12 +112,18 @@ def name_problem(name: str) -> str | None:
 
 def images_of(folder: Path, remedy: str) -> list[str]:
     """`list_images(folder)`; raises UserError ending in `remedy` where the folder is missing or has none."""
+    return folder_of_images(folder, remedy).names
+
+
+def folder_of_images(folder: Path, remedy: str) -> Folder:
+    """`scan_folder(folder)`; raises UserError ending in `remedy` where the folder is missing or holds no image."""
     if not folder.is_dir():
         raise UserError(f"{display_path(folder)}/ not found: {remedy}")
-    names = list_images(folder)
-    if not names:
-        raise UserError(f"{display_path(folder)}/ holds no image ({' '.join(sorted(IMAGE_SUFFIXES))}): {remedy}")
-    return names
+    found = scan_folder(folder)
+    if not found.names:
+        said = "".join(f" ({sentence})" for sentence in describe_left_out(found, [name for name, _ in found.unread]))
+        raise UserError(f"{display_path(folder)}/ holds no image ({' '.join(sorted(IMAGE_SUFFIXES))}){said}: {remedy}")
+    return found
 
 
 def read_features(dataset: str, memory_map: bool = True) -> tuple[np.ndarray, list[str]]:

@@ -1,23 +1,42 @@
 """Any image file into an array, safely, and back.
 
-Pillow reads: it knows the formats, the modes and EXIF's orientation, and it tells the size before it decodes.
+Pillow reads (HEIC by pillow-heif): it knows the formats, the modes, EXIF's orientation and colour profiles, and it
+tells the size before it decodes.
 """
 
 import contextlib
 import io
+import struct
 import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import pillow_heif
+from PIL import Image, ImageCms, ImageOps
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # no format that runs programs (EPS) or nests
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif"})
+IMAGE_SUFFIXES = JPEG_SUFFIXES | HEIF_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "HEIF", "AVIF")  # none that runs programs, such as EPS
+# photographs and drawings that are not read: suffix -> what it is
+UNREAD_SUFFIXES = {
+    **dict.fromkeys((".psd", ".psb"), "a Photoshop file"),
+    **dict.fromkeys((".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".raf", ".orf", ".rw2",
+                     ".rwl", ".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".kdc", ".dcr", ".mrw", ".erf", ".mef",
+                     ".mos", ".raw"), "a camera's raw file"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf"), "JPEG 2000"),
+    **dict.fromkeys((".svg", ".svgz", ".ai", ".eps"), "a drawing"),
+    ".jxl": "JPEG XL", ".tga": "a Targa file", ".xcf": "a GIMP file", ".exr": "an OpenEXR file",
+}  # fmt: skip
 MAX_PIXELS = 100_000_000  # a decoded image of this size takes 300 MB
 MAX_BYTES = 500_000_000
 JPEG_QUALITY = 95
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text begins that stands for a file in Git LFS
+ORIENTATION = 0x0112  # EXIF's tag
 
+pillow_heif.register_heif_opener()
+pillow_heif.options.DECODE_THREADS = 1  # several images are read at once already
 # Pillow warns of half-broken metadata, which does not concern the pixels, and of sizes, which are checked here
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -34,7 +53,8 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     image_bgr : uint8 ndarray of shape (H, W, 3); transparent pixels keep their colour
     alpha : uint8 ndarray of shape (H, W), 0 transparent to 255 opaque, or None where every pixel is opaque
 
-    16-bit images are scaled to 8 bits, CMYK and palettes converted, of an animation the first frame is taken.
+    Images of more than 8 bits are scaled to 8 bits (see `_top_of`), colours of an embedded profile, CMYK and palettes
+    converted to sRGB, of an animation the first frame is taken.
     Raises ImageError where the file can't be opened, is no image, is truncated or damaged, or is over `MAX_PIXELS`.
     """
     try:
@@ -44,14 +64,15 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{width}x{height} pixels are more than {MAX_PIXELS // 1_000_000} million")
             opened.load()
-            _turn_upright(opened)
-        rgba = _to_rgba(opened)
+            picture = _read_deep(opened, data) or opened
+            _turn_upright(picture, data)
+        rgba = _to_rgba(convert_to_srgb(picture), _significant_bits(data))
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS // 1_000_000} million pixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageError("not an image of a known format") from None
+        raise ImageError("not an image of a known format, or a damaged one") from None
     except MemoryError:
         raise ImageError("too large for the memory") from None
     except OSError as error:
@@ -82,14 +103,16 @@ def on_white(image_bgr: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def encode_image(image_bgr: np.ndarray, suffix: str) -> bytes:
     """The bytes of an image file of the format that `suffix` names: uint8 BGR (H, W, 3) or grey (H, W).
 
+    HEIC and AVIF would take seconds for a photograph: JPEG is written in their place, which readers tell by content.
     Raises ImageError for a suffix that is none of `IMAGE_SUFFIXES` and for an image its format can't hold.
     """
     suffix = suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise ImageError(f"no image format is known by the suffix {suffix}")
-    if suffix in {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp"}:
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix.startswith(".j") else []
-        good, data = cv2.imencode(".jpg" if suffix.startswith(".j") else suffix, image_bgr, options)
+    if suffix in JPEG_SUFFIXES | HEIF_SUFFIXES | {".png", ".bmp"}:
+        as_jpeg = suffix not in {".png", ".bmp"}
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if as_jpeg else []
+        good, data = cv2.imencode(".jpg" if as_jpeg else suffix, image_bgr, options)
         if not good:
             raise ImageError(f"can't be written as {suffix}")
         return data.tobytes()
@@ -121,23 +144,110 @@ def _bytes_of(path: Path) -> bytes:
         raise ImageError("the file is empty")
     if size > MAX_BYTES:
         raise ImageError(f"the file is larger than {MAX_BYTES // 1_000_000} MB")
-    return path.read_bytes()
+    data = path.read_bytes()
+    if data.startswith(LFS_POINTER):
+        raise ImageError("a Git LFS pointer in the place of the picture: run git lfs pull in its repository")
+    return data
 
 
-def _turn_upright(image: Image.Image) -> None:
-    """Apply EXIF's orientation in place; an image whose EXIF block is damaged stays as it is."""
+def _turn_upright(image: Image.Image, data: bytes) -> None:
+    """Apply EXIF's orientation in place; an image whose EXIF block is damaged stays as it is.
+
+    In HEIC and AVIF, boxes ("irot", "imir") say how the image is turned, and EXIF's orientation says it a second time:
+    pillow-heif has turned the image and reset EXIF, Pillow has put the boxes of an AVIF into EXIF, where it has any.
+    """
+    if image.format == "AVIF" and b"irot" not in data and b"imir" not in data:
+        return
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _to_rgba(image: Image.Image) -> np.ndarray:
+def convert_to_srgb(image: Image.Image) -> Image.Image:
+    """Return an image in sRGB by its embedded colour profile; as it is where it has none that can be used."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        clear = _is_clear(image)
+        colours = image.convert("RGB") if image.mode in {"P", "RGBA", "RGBa", "PA", "RGBX"} else image
+        colours = colours.convert("L") if colours.mode in {"LA", "La"} else colours
+        spaces = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+        if spaces.get(colours.mode) != source.profile.xcolor_space.strip():
+            return image
+        found = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a damaged profile
+        return image
+    if clear:
+        found.putalpha(image.convert("RGBA").getchannel("A"))
+    return found
+
+
+def _read_deep(image: Image.Image, data: bytes) -> Image.Image | None:
+    """Return a colour image of 16 bits whose values do not use them all, as 8 bits; None for any other.
+
+    Pillow would keep the upper 8 of the 16 bits, which in an image of 12 bits are nearly black.
+    """
+    bits = image.tag_v2.get(258) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    deep = (image.format == "PNG" and data[24:25] == b"\x10") or (bits and set(np.atleast_1d(bits)) == {16})
+    if not deep or image.mode not in {"RGB", "RGBA", "RGBX", "LA"}:
+        return None
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    colours_rgb = values[..., 2::-1]
+    top = _top_of(float(colours_rgb.max(initial=0)), _significant_bits(data))
+    if top == 65535:
+        return None
+    scaled = (np.minimum(colours_rgb, top) / top * 255 + 0.5).astype(np.uint8)
+    if values.shape[2] == 4:
+        alpha_top = 65535 if values[..., 3].max(initial=0) > top else top
+        scaled = np.dstack([scaled, (values[..., 3] / alpha_top * 255 + 0.5).astype(np.uint8)])
+    found = Image.fromarray(scaled)
+    found.info = {**image.info}
+    return found
+
+
+def _significant_bits(data: bytes) -> int | None:
+    """Return how many bits of a PNG's samples carry the image by its sBIT chunk; None where nothing is said."""
+    place = data.find(b"sBIT", 0, 4096) if data.startswith(b"\x89PNG") else -1
+    if place < 4:
+        return None
+    (length,) = struct.unpack(">I", data[place - 4 : place])
+    bits = data[place + 4 : place + 4 + length]
+    return max(bits[:3]) if 0 < length <= 4 else None
+
+
+def _top_of(largest: float, bits: int | None) -> float:
+    """Return the value that stands for white in an image of 16 bits whose largest value is `largest`.
+
+    A scanner's 10 or 12 bits are often stored without being scaled. Nothing above 4095 then occurs, which of a
+    photograph scaled to 16 bits, 6 % of white, is not to be expected. What PNG says of its bits comes first.
+
+    >>> _top_of(60000, None), _top_of(4000, None), _top_of(900, 12), _top_of(12000, 14)
+    (65535, 4095, 4095, 16383)
+    """
+    tops = [2**bits - 1] if bits and bits < 16 else [255, 1023, 4095]
+    return next((top for top in tops if largest <= top), 65535)
+
+
+def _is_clear(image: Image.Image) -> bool:
+    """Return whether an image's mode knows transparency."""
+    return image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
+
+
+def _to_rgba(image: Image.Image, bits: int | None = None) -> np.ndarray:
     """Pixels of any mode as uint8 RGB (H, W, 3), or RGBA (H, W, 4) where the mode knows transparency."""
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
         grey = np.asarray(image).astype(np.float64)  # (H, W)
         # integer modes come from 16-bit files; a float image says its range only by its values
-        top = 65535.0 if image.mode != "F" or grey.max(initial=0) > 255 else 255.0 if grey.max(initial=0) > 1 else 1.0
+        largest = float(grey.max(initial=0))
+        top = (
+            _top_of(largest, bits) if image.mode != "F" else 65535.0 if largest > 255 else 255.0 if largest > 1 else 1.0
+        )
         grey = np.nan_to_num(np.clip(grey / top * 255 + 0.5, 0, 255)).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    clear = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
-    mode = "RGBA" if clear else "RGB"
+    mode = "RGBA" if _is_clear(image) else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
