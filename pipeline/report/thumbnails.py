@@ -33,7 +33,7 @@ def read_small_jpeg(path: Path, side: int) -> Image.Image | None:
             if picture.mode not in ("RGB", "L") or picture.width * picture.height > images.MAX_PIXELS:
                 return None
             picture.draft("RGB", (side, side))
-            return ImageOps.exif_transpose(images.convert_to_srgb(picture).convert("RGB"))
+            return images.convert_to_srgb(ImageOps.exif_transpose(picture)).convert("RGB")
     except Exception:  # damaged in some way: the careful reader says how
         return None
 
