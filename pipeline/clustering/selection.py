@@ -8,11 +8,11 @@ like no other stays alone, whatever the size of the other clusters.
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from tqdm import tqdm
 
 from pipeline.clustering.communities import find_communities, link_images
-from pipeline.clustering.directions import chunks, sums_of
-from pipeline.scoring.silhouette import silhouettes
+from pipeline.scoring.silhouette import silhouettes_of_sums
 
 NEIGHBOURS = (
     1,
@@ -48,17 +48,14 @@ class Candidate(NamedTuple):
         return self.silhouette * self.stability
 
 
-def cluster_silhouettes(data: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+def cluster_silhouettes(cosine: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     """Return the silhouette of each image, float32 (m,), -1 to 1; 0 for an image that is alone.
 
-    data : float32 ndarray of shape (m, n_features), directions; cluster : int ndarray of shape (m,), from 0
+    cosine : float32 ndarray of shape (m, m), of each pair of images; cluster : int ndarray of shape (m,), from 0
     """
     sizes = np.bincount(cluster)
-    sums = sums_of(data, cluster)[1].astype(np.float32)
-    result = np.empty(len(data), np.float32)
-    for rows in chunks(len(data), max(sums.shape)):
-        result[rows] = silhouettes(data[rows], cluster[rows], sums, sizes, 0.0)
-    return result
+    member = sparse.csr_matrix((np.ones(len(cluster), np.float32), (cluster, np.arange(len(cluster)))))
+    return silhouettes_of_sums((member @ cosine).T, np.diag(cosine), cluster, sizes, 0.0)
 
 
 def shared_images(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -81,6 +78,7 @@ def partitions_by_graph(
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], float]]:
     """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES."""
     m = len(neighbours)
+    cosine = data @ data.T  # once for all partitions
     partition, silhouette = {}, {}
     n_usable = sum(k <= max(1, m // IMAGES_PER_NEIGHBOUR) for k in NEIGHBOURS)
     # and one more, which only shows how stable the largest usable number is
@@ -89,7 +87,7 @@ def partitions_by_graph(
         for j, least in enumerate(LEAST_SIMILARITIES):
             links, weights = link_images(neighbours, similarity, k, least)
             partition[i, j] = find_communities(links, weights, m, seed)
-            silhouette[i, j] = float(cluster_silhouettes(data, partition[i, j])[counted].mean())
+            silhouette[i, j] = float(cluster_silhouettes(cosine, partition[i, j])[counted].mean())
         here = max(silhouette[i, j] for j in range(len(LEAST_SIMILARITIES)))
         if k >= MANY and here < WORSE * max(0.0, *silhouette.values()):
             break

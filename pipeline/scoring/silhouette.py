@@ -28,10 +28,23 @@ def silhouettes(
     least_cosine : cosine that a neighbouring cluster has at least; where `sums` holds only the clusters near by, 0
         stands for the centre of all images, at a right angle
     """
-    cosine = rows @ sums.T  # (n_rows, n_clusters), sums of cosines
+    # the cosine of an image with itself is 1, or 0 for a row of zeros
+    return silhouettes_of_sums(rows @ sums.T, (rows**2).sum(axis=1), own, sizes, least_cosine)
+
+
+def silhouettes_of_sums(
+    cosine: np.ndarray, itself: np.ndarray, own: np.ndarray, sizes: np.ndarray, least_cosine: float = -1.0
+) -> np.ndarray:
+    """Return the silhouette of each image from its cosines, floating (n_rows,), -1 to 1.
+
+    Parameters
+    ----------
+    cosine : float32 ndarray of shape (n_rows, n_clusters), sums of cosines with each cluster's images; overwritten
+    itself : float32 ndarray of shape (n_rows,), the cosine of each image with itself
+    own, sizes, least_cosine : see `silhouettes`
+    """
     every = np.arange(len(own))
-    # without the image itself, whose cosine is 1, or 0 for a row of zeros
-    within = 1 - (cosine[every, own] - (rows**2).sum(axis=1)) / np.maximum(sizes[own] - 1, 1)
+    within = 1 - (cosine[every, own] - itself) / np.maximum(sizes[own] - 1, 1)
     cosine /= sizes
     cosine[every, own] = -np.inf
     beside = 1 - np.maximum(cosine.max(axis=1), least_cosine)
