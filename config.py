@@ -75,6 +75,11 @@ GROUND_DATASETS: Datasets | None = None  # folders of raw_img/ whose photographs
 COMPOSITES: Annotated[int, between(0, 1_000_000)] = 6000  # photographs composed from products and grounds
 MASK_EPOCHS: Annotated[int, between(1, 1000)] = 14  # passes over all of them
 
+# ---- make_start_network --------------------------------------------------------------------------
+START_PACKAGES: Text | None = None  # folder in which Debian packages are unpacked; None: model/start_packages
+START_MODELS: Annotated[int, between(24, 1_000_000)] = 6000  # products that are photographed
+START_STEPS: Annotated[int, between(1, 10_000_000)] = 3000  # batches of 36 photographs that the network learns from
+
 # ---- make_training_image_folders -----------------------------------------------------------------
 MIN_IMAGES_PER_CLASS: Count = 2  # a model with fewer images is left out of the training
 

@@ -11,6 +11,7 @@ from pipeline.machinery import records, settings
 STAGES = (
     "make_sample_images.py",
     "make_background_network.py",
+    "make_start_network.py",
     "00.make_labels_true.py",
     "01.img_preprocess.py",
     "make_training_image_folders.py",
