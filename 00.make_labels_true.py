@@ -32,7 +32,7 @@ from pipeline.machinery.errors import UserError
 from pipeline.machinery.tables import Names, find_name, read_table
 
 
-class NoLabels(UserError):
+class NoLabelsError(UserError):
     """No image of the data set has a label: `run_all.py` goes on without."""
 
     exit_code = 3
@@ -76,13 +76,15 @@ def read_labels(names: list[str], path: Path) -> list[str]:
 
 
 def make_labels(names: list[str], table_path: Path | None) -> list[str]:
-    """Return the label of each image by LABEL_FROM; raises NoLabels where there is none, or none that is trusted."""
+    """Return the label of each image by LABEL_FROM; raises NoLabelsError where there is none, or none trusted."""
     folder = paths.display_path(paths.raw_img_dir(config.DATASET))
     remedy = 'set LABEL_FROM = "none" for photographs without labels'
     if table_path:
         labels = read_labels(names, table_path)
         if not any(labels):
-            raise NoLabels(f"{paths.display_path(table_path)} names no image of {folder}/: correct it, or {remedy}")
+            raise NoLabelsError(
+                f"{paths.display_path(table_path)} names no image of {folder}/: correct it, or {remedy}"
+            )
         return labels
     if config.LABEL_FROM == "folder":
         labels, source = [label_from_folder(name) for name in names], "is in a folder"
@@ -90,12 +92,12 @@ def make_labels(names: list[str], table_path: Path | None) -> list[str]:
         labels = [label_from_name(name, config.LABEL_PATTERN) for name in names]
         source = f"matches LABEL_PATTERN = {config.LABEL_PATTERN!r}"
     if not any(labels):
-        raise NoLabels(
+        raise NoLabelsError(
             f"no image of {folder}/ {source}: correct LABEL_FROM and LABEL_PATTERN in config.py, or {remedy}"
         )
     if not config.TRUST_LABELS and (doubt := doubt_labels(labels)):
         remove_labels()
-        raise NoLabels(
+        raise NoLabelsError(
             f"the photographs of {folder}/ get no labels: {doubt}, which are hardly models; {remedy}, correct "
             "LABEL_FROM and LABEL_PATTERN, or take these all the same by TRUST_LABELS = True"
         )

@@ -95,7 +95,7 @@ def choose_place(trained: str | None, layer: str, pooling: str) -> LayerPooling:
 
 
 def load_whitening(record: dict, pooling: str, n_features: int) -> Whitening | None:
-    """The whitening that stage 02 learned for this network and pooling; None where it says that there is none.
+    """Return the whitening that stage 02 learned for this network and pooling; None where it says that there is none.
 
     record : of stage 02, which says whether there is one. Raises UserError where that is not the one.
     """
@@ -210,7 +210,7 @@ def load_image(path: Path, size: int) -> tuple[np.ndarray, str]:
 
 
 def batches(paths: list[Path], size: int, batch_size: int) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Inputs (n, size, size, 3) uint8 with the reasons why images could not be read, in order of `paths`.
+    """Return inputs (n, size, size, 3) uint8 with the reasons why images could not be read, in order of `paths`.
 
     Images are decoded in threads while the network computes on the batches before.
     """
@@ -338,7 +338,7 @@ def write_outputs(paths: dict[str, Path], origin: dict, keys: dict[str, str], ab
 
 
 def origin_of(folder: Path, keys: dict[str, str], label_of: dict[Path, str]) -> dict:
-    """What the features are made from: images, network, settings, code."""
+    """Return what the features are made from: images, network, settings, code."""
     inputs = {display_path(folder): records.fingerprint(keys)}
     if config.FEATURE_NETWORK == "fine-tuned":
         weights_path, _, _ = feature_network.network_paths(model_dir(config.TRAIN_DATASET))

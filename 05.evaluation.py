@@ -117,7 +117,7 @@ def format_table(result: dict) -> str:
 
 
 def _interval(score: dict, form: str) -> str:
-    """ "(0.512 to 0.674)", or nothing where there is no interval."""
+    """Return "(0.512 to 0.674)", or nothing where there is no interval."""
     return "" if score["low"] is None else f"({score['low']:{form}} to {score['high']:{form}})"
 
 

@@ -58,7 +58,7 @@ class Step:
 
 
 def plan(dataset: str, train_dataset: str, fine_tuned: bool, sample: bool) -> list[Step]:
-    """The stages in order. `sample`: one of the data sets is drawn."""
+    """Return the stages in order. `sample`: one of the data sets is drawn."""
     steps = [Step(DRAWING, "")] if sample else []
     if fine_tuned:
         steps += [Step(stage, train_dataset) for stage in TRAINING]
@@ -67,7 +67,7 @@ def plan(dataset: str, train_dataset: str, fine_tuned: bool, sample: bool) -> li
 
 
 def chosen(steps: list[Step], first: str | None, only: str | None) -> list[Step]:
-    """The steps from `first` on, or those of `only`; both are a stage's number, name or beginning of the name.
+    """Return the steps from `first` on, or those of `only`; both are a stage's number, name or beginning of the name.
 
     With neither, all steps. Raises ValueError naming the valid ones where no stage matches.
     """
@@ -81,7 +81,7 @@ def chosen(steps: list[Step], first: str | None, only: str | None) -> list[Step]
 
 
 def arguments_of(step: Step, overrides: list[str]) -> list[str]:
-    """The arguments of a stage: the overrides, and the data set it works on.
+    """Return the arguments of a stage: the overrides, and the data set it works on.
 
     That is DATASET for all but the two stages that only train, for which it is TRAIN_DATASET.
     """
@@ -117,7 +117,7 @@ def run_step(step: Step, overrides: list[str]) -> None:
 
 
 def table(steps: list[Step]) -> str:
-    """The stages with their data set, images, seconds and what they wrote."""
+    """Return the stages with their data set, images, seconds and what they wrote."""
     rows = [("stage", "data set", "images", "seconds", "wrote")]
     for step in steps:
         images = re.match(r"(\d+) \w+ in = ", step.last_line)
@@ -132,7 +132,7 @@ def table(steps: list[Step]) -> str:
 
 
 def scores(dataset: str) -> str:
-    """What evaluation.json and the report of `dataset` say, in a few lines; empty where they are not there."""
+    """Return what evaluation.json and the report of `dataset` say, in a few lines; empty where they are not there."""
     from pipeline.machinery import files, paths
 
     evaluation_path, report_path = (paths.result_dir(dataset) / name for name in ("evaluation.json", "report.html"))
@@ -153,7 +153,7 @@ def scores(dataset: str) -> str:
 
 
 def parsed_arguments() -> tuple[argparse.Namespace, list[str]]:
-    """The options of this program, and the other arguments: overrides of settings."""
+    """Return the options of this program, and the other arguments: overrides of settings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -164,7 +164,7 @@ def parsed_arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 def steps_of(options: argparse.Namespace, overrides: list[str]) -> list[Step]:
-    """The steps to run, by config.py with the overrides; raises SettingError for one that is wrong."""
+    """Return the steps to run, by config.py with the overrides; raises SettingError for one that is wrong."""
     import config
     from pipeline.machinery import settings
     from pipeline.machinery.errors import SettingError

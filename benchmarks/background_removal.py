@@ -54,7 +54,7 @@ def load_stage() -> ModuleType:
 
 
 def kind_of_ground(image_bgr: np.ndarray, mask: np.ndarray) -> str:
-    """ "plain" or "cluttered", by the local contrast of the true ground."""
+    """Return "plain" or "cluttered", by the local contrast of the true ground."""
     grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY).astype(np.float32)
     outside = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
     texture = np.abs(cv2.Laplacian(grey, cv2.CV_32F))[outside]
@@ -87,7 +87,7 @@ def iou(mask: np.ndarray, true: np.ndarray) -> float:
 
 
 def options_of(stage: ModuleType, method: str) -> object:
-    """The options of stage 01 for a method; single methods are taken at their word."""
+    """Return the options of stage 01 for a method; single methods are taken at their word."""
     trust = config.BACKGROUND_MIN_TRUST if method == "auto" else 0.0
     return stage.Options(method, SHIPPED_NETWORK, trust, config.RANDOM_SEED)
 
@@ -109,7 +109,7 @@ def measure(stage: ModuleType, cases: list[Case]) -> tuple[dict[str, np.ndarray]
 
 
 def table(scores: dict[str, np.ndarray], seconds: dict[str, np.ndarray], cases: list[Case]) -> str:
-    """The figures as a Markdown table, a row for each method; the time's spread is over the quarters of the images."""
+    """Return the figures as a Markdown table, a row for each method; seconds spread over the quarters of the images."""
     grounds = np.array([case[3] for case in cases])
     kinds = [kind for kind in ("plain", "cluttered") if (grounds == kind).any()]
     head = [

@@ -82,7 +82,7 @@ def trained(root: Path, train: str, test: str, arguments: list[str]) -> dict:
 
 
 def linked(source: str, target: str) -> None:
-    """A hard link, or a copy where the file system has none."""
+    """Return a hard link, or a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:

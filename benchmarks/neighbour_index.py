@@ -66,7 +66,7 @@ def asked_images(n_images: int) -> np.ndarray:
 
 
 def exact(data: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The K nearest other images of some images, (n, K)."""
+    """Return the K nearest other images of some images, (n, K)."""
     found = np.empty((len(images), K), np.int64)
     for part in chunks(len(images), len(data)):
         similarity = data[images[part]] @ data.T
@@ -76,7 +76,7 @@ def exact(data: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def units_of(data: np.ndarray) -> np.ndarray:
-    """The units of a map trained on at most MAP_IMAGES images, (n_images,)."""
+    """Return the units of a map trained on at most MAP_IMAGES images, (n_images,)."""
     some = data[:: -(-len(data) // MAP_IMAGES)]
     grid = som.new_map(*som.map_shape(len(data), 3.0, 3600), data.shape[1], "rectangular", 0)
     som.initialise(grid, some, "pca", 0)

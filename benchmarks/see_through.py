@@ -23,7 +23,7 @@ Rng = np.random.Generator
 
 
 def at(x: float, y: float) -> tuple[int, int]:
-    """A place on the drawing, from shares of its side."""
+    """Return a place on the drawing, from shares of its side."""
     return round(x * LARGE), round(y * LARGE)
 
 
@@ -113,7 +113,7 @@ KINDS: tuple[Callable, ...] = (branches, bicycle, glasses, basket, racket, ring,
 
 
 def photograph(kind: Callable, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """The product on white (even numbers) or a graded ground: uint8 BGR (SIDE, SIDE, 3), and its mask, bool."""
+    """Return the product on white (even numbers) or a graded ground: uint8 BGR (SIDE, SIDE, 3), and its mask, bool."""
     rng = np.random.default_rng([number, KINDS.index(kind)])
     large = np.zeros((LARGE, LARGE), np.uint8)
     kind(large, rng)

@@ -41,7 +41,7 @@ def drawn(n_images: int, n_features: int, n_models: int, seed: int = 0) -> np.nd
 
 
 def new_map(side: int, n_features: int) -> MiniSom:
-    """The same start and schedule for all: MiniSom's linear decay of sigma, learning rate 1 as Kohonen's batch rule."""
+    """Return a new map, the same for all: MiniSom's linear decay of sigma, learning rate 1 as Kohonen's batch rule."""
     return som.new_map(side, side, n_features, "rectangular", random_seed=0)
 
 
@@ -93,7 +93,7 @@ def compare(side: int, data: np.ndarray, epochs: int, minisom_images: int, round
 
 
 def xpysom_row(side: int, data: np.ndarray, epochs: int, ours: float) -> None:
-    """xpysom's batch training with NumPy, all images."""
+    """Time xpysom's batch training with NumPy, all images."""
     try:
         from xpysom import XPySom
     except ImportError as error:

@@ -35,7 +35,7 @@ from pipeline.machinery import paths  # noqa: E402
 
 
 def children_of() -> dict[int, list[int]]:
-    """The processes that each process started."""
+    """Return the processes that each process started."""
     found = defaultdict(list)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -61,7 +61,7 @@ def kilobytes(text: str, *names: str) -> int:
 
 
 def memory_of(pid: int, root: str) -> Memory:
-    """What a process, those it started and theirs have in memory; `root`: files below it are left out of `held`."""
+    """Return what a process and all that came of it have in memory; `root`: files below it are left out of `held`."""
     children, todo, own, libraries, mapped = children_of(), [pid], 0, 0, 0
     while todo:
         one = Path(f"/proc/{todo.pop()}")

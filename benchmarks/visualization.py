@@ -29,7 +29,7 @@ from pipeline.machinery import files  # noqa: E402
 
 
 def draw(path: Path, model: int, number: int) -> None:
-    """A photograph of a model: its own polygon and colour, at the image's own place and turn, on a noisy ground."""
+    """Draw a photograph of a model: its own polygon and colour, at the image's own place and turn, on noisy ground."""
     shape, place = np.random.default_rng(model), np.random.default_rng(number)
     angle = np.sort(shape.uniform(0, 2 * np.pi, 9)) + place.uniform(0, 2 * np.pi)
     radius = shape.uniform(40, 110, 9) * place.uniform(0.8, 1.1)

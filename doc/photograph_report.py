@@ -36,7 +36,7 @@ CHOOSE = """const canvas = document.getElementById('canvas');
 
 
 def shoot(driver: webdriver.Chrome, report: Path, screen: tuple, colours: str, section: str, action: str) -> bytes:
-    """A PNG of the screen with `section` of the report at its top."""
+    """Return a PNG of the screen with `section` of the report at its top."""
     width, height, ratio = screen
     metrics = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -41,7 +41,7 @@ def scores(labels_true: list[str], labels_pred: list[str]) -> dict[str, float]:
 
 
 def labelled(dataset: str) -> tuple[list[str], list[str], int]:
-    """True and predicted labels of the images that have both, joined by name, and the number of images without."""
+    """Return true and predicted labels of the images that have both, joined by name, and how many have not."""
     folder = paths.data_dir(dataset) / "baseline"
     pred = files.read_csv(folder / "labels_pred.csv", ["image", "cluster"], "original_src/make_labels_pred.py")
     true = files.read_csv(folder / "labels_true.csv", ["image", "label"], "original_src/make_labels_true.py")

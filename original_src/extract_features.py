@@ -62,7 +62,7 @@ def load_network() -> tuple["keras.Model", str]:
 
 
 def network_input(path: Path, size: int) -> np.ndarray:
-    """An image stretched to a square, float32 RGB (size, size, 3) in -1..1; raises ImageError."""
+    """Return an image stretched to a square, float32 RGB (size, size, 3) in -1..1; raises ImageError."""
     image_bgr = cv2.resize(images.read_bgr(path), (size, size), interpolation=cv2.INTER_AREA)
     return image_bgr[..., ::-1].astype(np.float32) / 127.5 - 1
 

@@ -23,7 +23,7 @@ from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import display_path
 
 
-class NoLabels(UserError):
+class NoLabelsError(UserError):
     """No image of the data set has a label."""
 
     exit_code = 3
@@ -51,7 +51,7 @@ def main() -> None:
     labels = [label_of(name, config.LABEL_FROM, config.LABEL_PATTERN) for name in names]
     if not any(labels):
         path.unlink(missing_ok=True)
-        raise NoLabels(
+        raise NoLabelsError(
             f"no image of {display_path(raw_img_dir)}/ has a label: see LABEL_FROM, LABEL_PATTERN in config.py"
         )
     files.write_csv(path, ["image", "label"], zip(names, labels, strict=True))

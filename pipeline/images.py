@@ -180,6 +180,8 @@ def convert_to_srgb(image: Image.Image) -> Image.Image:
         found = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a damaged profile
         return image
+    if found is None:  # only where it changes an image in place, says the documentation
+        return image
     if clear:
         found.putalpha(image.convert("RGBA").getchannel("A"))
     return found

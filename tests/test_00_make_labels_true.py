@@ -50,7 +50,7 @@ def test_pattern_that_matches_nothing_leaves_the_earlier_labels(root):
     stage.main()
     before = (root / "data" / "x" / "labels_true.csv").read_bytes()
     config.LABEL_PATTERN = "^(never)$"
-    with pytest.raises(stage.NoLabels, match="LABEL_PATTERN"):
+    with pytest.raises(stage.NoLabelsError, match="LABEL_PATTERN"):
         stage.main()
     assert (root / "data" / "x" / "labels_true.csv").read_bytes() == before
 
@@ -127,7 +127,7 @@ def test_names_of_a_phone_give_no_labels_unless_they_are_trusted(root):
     stage.main()
     assert (root / "data" / "x" / "labels_true.csv").exists()
     config.TRUST_LABELS = False
-    with pytest.raises(stage.NoLabels, match=r"12 of 12 labels .* TRUST_LABELS = True"):
+    with pytest.raises(stage.NoLabelsError, match=r"12 of 12 labels .* TRUST_LABELS = True"):
         stage.main()
     assert not list((root / "data" / "x").glob("labels_true*"))  # no score by what was trusted before
 

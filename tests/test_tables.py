@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from pipeline.machinery.errors import UserError
-from pipeline.machinery.tables import AmbiguousName, Names, find_name, read_table
+from pipeline.machinery.tables import AmbiguousNameError, Names, find_name, read_table
 
 IMAGES = ["가방/끈 1.jpg", "가방/끈 2.jpg", "Chaussée.png", "バッグ.jpg", "a,b.jpg", "=1.jpg"]
 TEXT = "image,label\r\n가방/끈 1.jpg,끈\r\n가방/끈 2.jpg,손잡이\r\n"
@@ -87,7 +87,7 @@ def test_a_name_that_may_be_one_of_two_images_is_ambiguous(tmp_path):
     names = Names(["a/1.jpg", "b/1.jpg", "X.jpg", "x.jpg"])
     assert names.find("X.jpg") == "X.jpg" and names.find("B/1.JPG") == "b/1.jpg"
     for text in ("1.jpg", "X.JPG"):
-        with pytest.raises(AmbiguousName, match=" or "):
+        with pytest.raises(AmbiguousNameError, match=" or "):
             names.find(text)
     path = tmp_path / "labels.csv"
     path.write_text("image,label\n1.jpg,x\n")

@@ -113,7 +113,7 @@ def curve(cuts: np.ndarray, first_of: np.ndarray, cluster: np.ndarray) -> tuple[
 
 
 def by_size(cluster: np.ndarray) -> np.ndarray:
-    """Number the clusters from 0 by size descending, equal sizes by their first image.
+    """Renumber the clusters from 0 by size descending, equal sizes by their first image.
 
     >>> by_size(np.array([5, 3, 3, 7]))
     array([1, 0, 0, 2])

@@ -118,7 +118,7 @@ def zeros_in(handle: io.IOBase, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def rows_not_finite(features: np.ndarray) -> np.ndarray:
-    """The rows of `features` (n, n_features) that hold NaN or infinity as float32, ascending."""
+    """Return the rows of `features` (n, n_features) that hold NaN or infinity as float32, ascending."""
     parts = chunks(*features.shape)
     return np.concatenate(
         [part.start + np.flatnonzero(~np.isfinite(features[part].astype(np.float32)).all(axis=1)) for part in parts]
@@ -145,7 +145,7 @@ def different(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sums_of(part: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The groups that occur, ascending, and the sum of each one's rows, float64 (n_occurring, n_features).
+    """Return the groups that occur, ascending, and the sum of each one's rows, float64 (n_occurring, n_features).
 
     part : ndarray of shape (n_rows, n_features); group : int ndarray of shape (n_rows,)
     """

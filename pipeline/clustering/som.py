@@ -39,7 +39,9 @@ def constant(learning_rate: float, t: int, max_iter: int) -> float:
 
 
 def new_map(rows: int, cols: int, n_features: int, topology: str, random_seed: int) -> MiniSom:
-    """A MiniSom of `rows` x `cols` units for Kohonen's batch rule: a Gaussian neighbourhood that shrinks linearly
+    """Return a MiniSom of `rows` x `cols` units for Kohonen's batch rule.
+
+    Its neighbourhood is Gaussian and shrinks linearly
     from a quarter of the map's longer side to one unit.
     """
     return MiniSom(
@@ -56,7 +58,7 @@ def new_map(rows: int, cols: int, n_features: int, topology: str, random_seed: i
 
 
 def from_weights(weights: np.ndarray, topology: str) -> MiniSom:
-    """The MiniSom with these weights (rows, cols, n_features), for instance those of som.npz."""
+    """Return the MiniSom with these weights (rows, cols, n_features), for instance those of som.npz."""
     rows, cols, n_features = weights.shape
     som = new_map(rows, cols, 1, topology, random_seed=0)  # without n_features random weights for each unit
     som._weights, som._input_len = weights, n_features
@@ -105,14 +107,14 @@ class Codebook(NamedTuple):
 
 
 def codebook_of(weights: np.ndarray) -> Codebook:
-    """weights : ndarray of shape (n_all_units, n_features), float64."""
+    """Return what `assign` needs of weights, a float64 ndarray of shape (n_all_units, n_features)."""
     doubled = weights.astype(np.float32)
     doubled *= -2
     return Codebook(weights, doubled, np.einsum("uf,uf->u", weights, weights).astype(np.float32))
 
 
 def nearest_units(data: np.ndarray, codebook: Codebook, n_units: int = 1) -> np.ndarray:
-    """The nearest units of each row, nearest first: ndarray of shape (n_rows, n_units), int64.
+    """Return the nearest units of each row, nearest first: ndarray of shape (n_rows, n_units), int64.
 
     Parameters
     ----------
@@ -266,7 +268,7 @@ def u_matrix(som: MiniSom) -> np.ndarray:
 
 
 def unit_clusters(cluster: np.ndarray, unit: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The cluster of most of each unit's images, (rows, cols) int32; an empty unit takes that of the nearest unit.
+    """Return the cluster of most of each unit's images, (rows, cols) int32; an empty unit takes the nearest one's.
 
     cluster, unit : (n_images,), the cluster of each image and its nearest unit on a map of this shape
     """

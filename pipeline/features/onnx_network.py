@@ -116,8 +116,10 @@ def prepare_images(images_rgb: np.ndarray, how: Preprocessing) -> np.ndarray:
 
 
 def pool_output(values: np.ndarray) -> np.ndarray:
-    """Make one row of features of an output: (n, n_features) as it is; of tokens (n, n_tokens, n_features) the first,
-    which stands for the whole image; of maps (n, n_features, h, w) their average. Returns float32.
+    """Make one row of features of each image's output, float32 (n, n_features).
+
+    An output (n, n_features) is taken as it is; of tokens (n, n_tokens, n_features) the first, which stands for the
+    whole image; of maps (n, n_features, h, w) their average.
     """
     if values.ndim == 3:
         values = values[:, 0]

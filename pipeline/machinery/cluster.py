@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.pool import ExceptionWithTraceback
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import TYPE_CHECKING
 

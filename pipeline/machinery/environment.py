@@ -64,7 +64,7 @@ def install(requirements: str) -> None:
 
 
 def outer_pip() -> list[str]:
-    """The command of a pip that installs into .venv: its own, or that of the Python it was made from."""
+    """Return the command of a pip that installs into .venv: its own, or that of the Python it was made from."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0:
         return [sys.executable, "-m", "pip"]
     return [vars(sys)["_base_executable"], "-m", "pip", "--python", sys.executable]

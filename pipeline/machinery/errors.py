@@ -16,7 +16,7 @@ class SettingError(UserError):
 
 
 def remedy_of(error: OSError) -> str | None:
-    """What to do about a file that can't be written; None where the error is of another kind."""
+    """Return what to do about a file that can't be written; None where the error is of another kind."""
     # NumPy's tofile() tells of a full disk without a number
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or "requested and" in str(error):
         return "make room on the disk and run this again"

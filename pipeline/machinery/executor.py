@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
@@ -56,7 +56,7 @@ def ordered_map(
     stopped: list[bool] = []
     address, tls = settings.value("SCHEDULER"), settings.value("SCHEDULER_TLS")
     if address and not threads:
-        begin = functools.partial(Cluster, function, address, PROJECT / tls if tls else None, stopped)
+        begin: Callable = functools.partial(Cluster, function, address, PROJECT / tls if tls else None, stopped)
         with contextlib.closing(_in_order(begin, _batches(items, batch), 0, stopped)) as batches:
             for result, error in itertools.chain.from_iterable(batches):
                 if error is not None:
@@ -70,13 +70,13 @@ def ordered_map(
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items; the last one may be shorter."""
+    """Return lists of `size` items; the last one may be shorter."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 
-def _in_order(begin: "Callable[[], Pool]", items: Iterator, n_ahead: int, stopped: list[bool]) -> Iterator:
+def _in_order(begin: "Callable[[], Pool]", items: Iterator, n_ahead: int, stopped: list[bool]) -> Generator:
     """Yield the results of the pool's function for each of `items`; `stopped` is filled when no more are wanted."""
     asked: SimpleQueue = SimpleQueue()
     answers: SimpleQueue = SimpleQueue()
@@ -139,7 +139,7 @@ class Pool(Protocol):
     def submit(self, item: object) -> Future: ...
 
     def explain(self, error: BaseException, item: object) -> BaseException:
-        """What to raise for an error that came when the result for `item` was waited for."""
+        """Return what to raise for an error that came when the result for `item` was waited for."""
         ...
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ _ended: mmap.mmap
 
 
 def _begin_process(function: Callable, ended: mmap.mmap) -> None:
-    """What a forked process does first."""
+    """Return what a forked process does first."""
     global _function, _ended
     _function, _ended = function, ended
     gc.freeze()  # nothing that was open at the fork is closed a second time

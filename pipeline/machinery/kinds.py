@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 
 def between(low: float, high: float) -> Interval:
-    """The range from `low` to `high`, both included."""
+    """Return the range from `low` to `high`, both included."""
     return Interval(ge=low, le=high)
 
 
@@ -28,7 +28,7 @@ def check_folder_names(names: str) -> str:
 
 
 def split_names(names: str | None) -> list[str]:
-    """The names in a text with commas between them.
+    """Return the names in a text with commas between them.
 
     >>> split_names("a, b"), split_names(None)
     (['a', 'b'], [])
@@ -86,10 +86,10 @@ Block = Literal[EarlierBlock, "mixed10"]  # the eleven Inception blocks of Incep
 
 
 def describe(kind: Any) -> str:
-    """What a value of a kind is, in words.
+    """Return what a value of a kind is, in words.
 
-    >>> describe(Count), describe(Dataset | None)
-    ('a whole number from 1', 'the name of a folder below raw_img/, without / or \\\\, or None')
+    >>> describe(Count), describe(Share | None)
+    ('a whole number from 1', 'a number from 0 to 1, or None')
     """
     if kind is NoneType:
         return "None"

@@ -10,33 +10,33 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def root() -> Path:
-    """The folder that holds raw_img/ img/ data/ ...: the environment's IMAGE_CLUSTER_ROOT, or the project's own."""
+    """Return the folder that holds raw_img/, img/ ...: the environment's IMAGE_CLUSTER_ROOT, or the project's own."""
     return _resolved(os.environ.get("IMAGE_CLUSTER_ROOT") or str(PROJECT))
 
 
 @functools.cache
 def _resolved(folder: str) -> Path:
-    """A folder without symbolic links in its path, which is asked for many times an image."""
+    """Return a folder without symbolic links in its path, which is asked for many times an image."""
     return Path(folder).resolve()
 
 
 def raw_img_dir(dataset: str) -> Path:
-    """The photographs as they came."""
+    """Return the photographs as they came."""
     return root() / "raw_img" / dataset
 
 
 def img_dir(dataset: str) -> Path:
-    """The photographs with the background removed."""
+    """Return the photographs with the background removed."""
     return root() / "img" / dataset
 
 
 def mask_dir(dataset: str) -> Path:
-    """The masks of stage 01: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
+    """Return the masks of stage 01: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
     return root() / "mask" / dataset
 
 
 def mask_true_dir(dataset: str) -> Path:
-    """The true masks of drawn images, named like those of `mask_dir`."""
+    """Return the true masks of drawn images, named like those of `mask_dir`."""
     return root() / "mask_true" / dataset
 
 
@@ -51,7 +51,7 @@ def training_images_dir(dataset: str) -> Path:
 
 
 def model_dir(dataset: str) -> Path:
-    """The fine-tuned network."""
+    """Return the fine-tuned network."""
     return root() / "model" / dataset
 
 
@@ -61,7 +61,7 @@ def result_dir(dataset: str) -> Path:
 
 
 def written_dirs(dataset: str) -> list[Path]:
-    """The folders of `dataset` that stages write to."""
+    """Return the folders of `dataset` that stages write to."""
     folders_of = (img_dir, mask_dir, data_dir, training_images_dir, model_dir, result_dir)
     return [folder_of(dataset) for folder_of in folders_of]
 

@@ -47,7 +47,7 @@ def fingerprint_folder(folder: Path, names: Sequence[str]) -> str:
 
 
 def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterable[str] | None = None) -> dict:
-    """What an output depends on, for its record.
+    """Return what an output depends on, for its record.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterabl
 
 
 def code_paths(stage_path: Path) -> list[str]:
-    """The modules of the project that decide what a stage computes: the stage's file and all that it imports, in turn.
+    """Return the modules that decide what a stage computes: the stage's file and all that it imports, in turn.
 
     Left out are `config.py`, whose values a record holds one by one, and the machinery (files, settings, workers),
     which hands values on and computes none. Names are relative to the project, with "/", in code point order.
@@ -97,7 +97,7 @@ def _is_machinery(path: Path) -> bool:
 
 @functools.cache
 def _read_code(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The code of a module without comments and docstrings, and the dotted names that it may import modules by."""
+    """Return a module's code without comments and docstrings, and the dotted names that it may import modules by."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = Path(os.path.relpath(path.parent, PROJECT)).parts
     names: list[str] = []
@@ -122,7 +122,7 @@ def write_record(record_path: Path, origin: dict, outputs: Iterable[Path], **res
 
 
 def read_record(record_path: Path) -> dict | None:
-    """The record, or None where there is none or it is damaged."""
+    """Return the record, or None where there is none or it is damaged."""
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -140,7 +140,7 @@ def up_to_date(record_path: Path, origin: dict) -> bool:
 
 
 def recorded(path: Path, record_path: Path) -> dict | None:
-    """The record at `record_path` where it speaks of `path` as it is now; None where someone else put `path` there."""
+    """Return the record where it speaks of `path` as it is now; None where someone else put `path` there."""
     record = read_record(record_path)
     outputs = record.get("outputs") if record else None
     good = isinstance(outputs, dict) and outputs.get(display_path(path)) == fingerprint_file(path)

@@ -114,7 +114,7 @@ def report_error(sentence: str, exit_code: int) -> int:
 
 
 def alone(stage: str, dataset: str) -> filelock.BaseFileLock:
-    """The lock that a run of `stage` on `dataset` holds; raises UserError where another run holds it.
+    """Return the lock that a run of `stage` on `dataset` holds; raises UserError where another run holds it.
 
     The operating system frees it when the process ends, however it ends.
     """

@@ -16,8 +16,8 @@ from pipeline.machinery.errors import SettingError
 from pipeline.machinery.kinds import describe, problem_of
 
 
-def value(name: str) -> object:
-    """The present value of the constant `name`."""
+def value(name: str) -> Any:
+    """Return the present value of the constant `name`."""
     return getattr(config, name)
 
 
@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 
 def n_jobs() -> int:
-    """Number of workers to use: `config.N_JOBS`, or one per core available to this process where that is 0."""
+    """Return the number of workers to use: `config.N_JOBS`, or one per core that this process may use for 0."""
     if config.N_JOBS:
         return config.N_JOBS
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -67,7 +67,7 @@ def apply_overrides(arguments: list[str]) -> dict[str, object]:
 
 
 def kinds_of() -> dict[str, Any]:
-    """The kind of each constant of `config.py`, as its annotation says."""
+    """Return the kind of each constant of `config.py`, as its annotation says."""
     return get_type_hints(config, include_extras=True)
 
 
@@ -81,7 +81,7 @@ def check() -> None:
 
 
 def contract(doc: str) -> dict[str, str]:
-    """The `Reads:`, `Writes:` and `Config:` entries of a stage's docstring; lines indented below belong to them."""
+    """Return the `Reads:`, `Writes:` and `Config:` entries of a stage's docstring, each joined to one line."""
     entries = re.findall(r"^(Reads|Writes|Config):(.*(?:\n[ \t]+\S.*)*)", doc, flags=re.MULTILINE)
     return {key: " ".join(text.split()) for key, text in entries}
 
@@ -101,13 +101,13 @@ def deciding(doc: str) -> list[str]:
 
 
 def dataset_of(doc: str) -> str:
-    """The data set that a stage works on: DATASET, or TRAIN_DATASET where its `Config:` line names that one alone."""
+    """Return a stage's data set: DATASET, or TRAIN_DATASET where its `Config:` line names that one alone."""
     alone = "TRAIN_DATASET" in used(doc) and "DATASET" not in used(doc)
     return config.TRAIN_DATASET if alone else config.DATASET
 
 
 def comment_of(name: str) -> str:
-    """The comment of a constant of `config.py`: at the end of its line, or on the lines above it."""
+    """Return the comment of a constant of `config.py`: at the end of its line, or on the lines above it."""
     match = re.search(rf"^((?:# (?!----).*\n)*){name}: .*?(?:  # (.*))?$", _source_of_config(), flags=re.MULTILINE)
     above, beside = match.groups(default="") if match else ("", "")
     return " ".join([*(line.removeprefix("# ") for line in above.splitlines()), beside]).strip()
@@ -119,7 +119,7 @@ def _source_of_config() -> str:
 
 
 def help_text(doc: str) -> str:
-    """The stage's docstring, followed by the constants it uses with their present values and their comments."""
+    """Return the stage's docstring, followed by the constants it uses with their present values and their comments."""
     kinds = kinds_of()
     lines = [f"  --{name}={value(name)!r}\n      {comment_of(name)} [{describe(kinds[name])}]" for name in used(doc)]
     return "\n".join([doc.strip(), "", "Settings of this stage (config.py), each can be given for one run:", *lines])

@@ -33,15 +33,15 @@ class Row(NamedTuple):
     cells: dict[str, str]
 
 
-class AmbiguousName(Exception):
+class AmbiguousNameError(Exception):
     """A name that may mean several images; the argument says which."""
 
 
 class Names:
-    """The names of images, found by what a person or a spreadsheet makes of them.
+    r"""The names of images, found by what a person or a spreadsheet makes of them.
 
     >>> names = Names(["bags/A 1.jpg", "bags/b.jpg"])
-    >>> names.find("bags\\\\a 1.JPG"), names.find("b.jpg"), names.find("c.jpg")
+    >>> names.find("bags\\a 1.JPG"), names.find("b.jpg"), names.find("c.jpg")
     ('bags/A 1.jpg', 'bags/b.jpg', None)
     """
 
@@ -54,7 +54,7 @@ class Names:
                 self.by_key[each].append(name)
 
     def find(self, text: str) -> str | None:
-        """Return the image that `text` names, or None; raises AmbiguousName where it may be one of several.
+        """Return the image that `text` names, or None; raises AmbiguousNameError where it may be one of several.
 
         The exact name comes first. Else blanks around it, capitals, the Unicode form, the direction of slashes and an
         apostrophe that a spreadsheet needs before "=" make no difference, and a name without its folder is enough.
@@ -65,7 +65,7 @@ class Names:
             found = self.by_key.get(key, [])
             whole = [name for name in found if _simplify(name) == key] or found
             if len(whole) > 1:
-                raise AmbiguousName(" or ".join(whole[:3]) + (", ..." if len(whole) > 3 else ""))
+                raise AmbiguousNameError(" or ".join(whole[:3]) + (", ..." if len(whole) > 3 else ""))
             if whole:
                 return whole[0]
         return None
@@ -123,7 +123,7 @@ def find_name(names: Names, row: Row, column: str, path: Path) -> str | None:
     """Return the image that a cell names, or None where there is none (any more); ambiguous names are a UserError."""
     try:
         return names.find(row.cells[column])
-    except AmbiguousName as error:
+    except AmbiguousNameError as error:
         raise UserError(
             f"{display_path(path)}, line {row.line}: {row.cells[column]!r} may be {error}: write the whole name"
         ) from None

@@ -46,7 +46,7 @@ def path_of(chosen: str) -> Path:
 
 
 def known(pretrained: Pretrained, chosen: str, setting: str, seed: int) -> str:
-    """What the initial weights are, as far as it can be told without loading them and without a network.
+    """Return what the initial weights are, as far as it can be told without loading them and without a network.
 
     chosen : "auto", "imagenet", "random" or the path of a .h5 file
     setting : the setting that says so, for messages

@@ -29,7 +29,7 @@ class Picture(NamedTuple):
 
 
 def new_figure(width: float, height: float, texts: Iterable[str] = ()):
-    """A matplotlib figure (inches) that draws `texts` in whatever script and gives the same bytes every time."""
+    """Return a matplotlib figure (inches) that draws `texts` in whatever script and gives the same bytes every time."""
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""A drawn catalogue of shoes and bags, photographed as sellers do it."""

@@ -20,7 +20,8 @@ class Drawing:
     """One product, built up part by part from back to front on a square canvas; coordinates of parts are 0..1, y down.
 
     Layers: `colour` (CANVAS, CANVAS, 3) float32 BGR 0..1, and (CANVAS, CANVAS) float32 each: `cover` 0..1, `height` in
-    canvas pixels towards the camera, `gloss` 0..1."""
+    canvas pixels towards the camera, `gloss` 0..1.
+    """
 
     colour: np.ndarray = field(default_factory=lambda: np.zeros((CANVAS, CANVAS, 3), np.float32))
     cover: np.ndarray = field(default_factory=lambda: np.zeros((CANVAS, CANVAS), np.float32))
