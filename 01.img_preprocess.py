@@ -129,9 +129,9 @@ def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str)
     except images.ImageError as error:
         return {"image": name, "reason": str(error)}
     if save_mask:
-        images.write_image(mask_path(dataset, name), mask.astype(np.uint8) * 255)
-    elif mask_path(dataset, name).exists():
-        paths.check_within_root(mask_path(dataset, name)).unlink(missing_ok=True)
+        images.write_image(paths.mask_path(dataset, name), mask.astype(np.uint8) * 255)
+    elif paths.mask_path(dataset, name).exists():
+        paths.check_within_root(paths.mask_path(dataset, name)).unlink(missing_ok=True)
     return {
         "image": name,
         "written": records.fingerprint_file(paths.img_dir(dataset) / name),
@@ -159,16 +159,11 @@ def check_network(path: Path) -> None:
         ) from None
 
 
-def mask_path(dataset: str, name: str) -> Path:
-    """Where the mask of an image lies."""
-    return paths.mask_dir(dataset) / (name + ".png")
-
-
 def remove_outputs(dataset: str, name: str) -> None:
     """Remove the cleaned image and the mask of an image that is no longer there, and the folders this leaves empty."""
     for path, top in (
         (paths.img_dir(dataset) / name, paths.img_dir(dataset)),
-        (mask_path(dataset, name), paths.mask_dir(dataset)),
+        (paths.mask_path(dataset, name), paths.mask_dir(dataset)),
     ):
         paths.check_within_root(path).unlink(missing_ok=True)
         for folder in path.parents:
@@ -190,7 +185,7 @@ def is_done(dataset: str, name: str, row: dict[str, object]) -> bool:
     if "reason" in row:
         return True
     there = row["written"] == records.fingerprint_file(paths.img_dir(dataset) / name)
-    return there and mask_path(dataset, name).exists() == config.SAVE_MASKS
+    return there and paths.mask_path(dataset, name).exists() == config.SAVE_MASKS
 
 
 def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:

@@ -67,7 +67,7 @@ from pipeline.features.training_images import TrainingImages, sample_images
 from pipeline.features.whitening import Whitening, fit_whitening
 from pipeline.machinery import files, records, run
 from pipeline.machinery.checkpoints import Checkpoint
-from pipeline.machinery.paths import data_dir, display_path, mask_dir, model_dir, training_images_dir
+from pipeline.machinery.paths import data_dir, display_path, mask_dir, mask_path, model_dir, training_images_dir
 from pipeline.machinery.settings import n_jobs
 from pipeline.tensorflow_runtime import choose_dtype, disable_amx
 
@@ -99,8 +99,8 @@ class FineTuned(NamedTuple):
 def list_masks(img_paths: list[str]) -> list[Path | None]:
     """List for each image of training_images/T/ the mask that stage 01 wrote, or None."""
     record = records.read_record(data_dir(config.TRAIN_DATASET) / "training_images.json") or {}
-    names, folder = record.get("images", {}), mask_dir(config.TRAIN_DATASET)
-    found = [folder / f"{names[path]}.png" if path in names else None for path in img_paths]
+    names = record.get("images", {})
+    found = [mask_path(config.TRAIN_DATASET, names[path]) if path in names else None for path in img_paths]
     return [path if path and path.is_file() else None for path in found]
 
 

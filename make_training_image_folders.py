@@ -23,7 +23,7 @@ import config
 from pipeline.dataset import images_of, list_images
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
-from pipeline.machinery.paths import check_within_root, display_path
+from pipeline.machinery.paths import check_within_root, display_path, fit_name
 
 RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for devices
 
@@ -69,7 +69,10 @@ def placed(names: list[str], label_of: dict[str, str], min_images: int) -> tuple
     counts = Counter(label_of[name] for name in known)
     left_out = {label: count for label, count in sorted(counts.items()) if count < min_images}
     folders = class_folders([label for label in counts if label not in left_out])
-    place = {f"{folders[label_of[name]]}/{safe(name)}": name for name in known if label_of[name] not in left_out}
+    folder_of = {label: fit_name(folder) for label, folder in folders.items()}
+    place = {
+        fit_name(f"{folder_of[label_of[name]]}/{safe(name)}"): name for name in known if label_of[name] in folder_of
+    }
     return place, left_out
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.dataset import describe_left_out, images_of, list_images, scan_folder
-from pipeline.machinery import files
+from pipeline.machinery import files, paths, placing
 from pipeline.machinery.errors import UserError
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -91,3 +91,36 @@ def test_stage_01_reads_linked_folders_and_writes_below_the_root_alone(root, run
     skipped = files.read_csv(root / "data/x/skipped.csv", ["image", "stage", "reason"], "01")
     assert [(row["image"], row["stage"]) for row in skipped] == [("a.psd", "01.img_preprocess.py")]
     assert np.asarray(Image.open(root / "img" / "x" / "linked/shop/2.png"))[0, 0].tolist() == [200, 40, 0]
+
+
+# ---- names as long as the file system allows -------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", ["a" * 251, "가" * 83 + "ab"])
+def test_a_name_that_is_too_long_with_its_suffix_is_shortened_and_stays_its_own(stem):
+    name = f"folder/{stem}.jpg"
+    assert paths.fit_name(name) == name
+    fitted = {paths.fit_name(f"folder/{other}.jpg.png") for other in (stem, "b" + stem[1:], stem[:-1] + "c")}
+    assert len(fitted) == 3
+    for one in fitted:
+        assert one.startswith("folder/") and one.endswith(".png") and len(one.encode()) <= 7 + 255
+
+
+@needs_links
+def test_masks_and_folders_of_a_photograph_with_a_long_name_are_made_and_removed(root, run_stage):
+    names = [f"{'가' * 83}_{i}.jpg" for i in range(2)]
+    (root / "raw_img" / "x").mkdir(parents=True)
+    for i, name in enumerate([*names, "short.jpg"]):
+        picture = Image.new("RGB", (64, 64), "white")
+        picture.paste((200, 40 * i, 0), (16, 16, 48, 48))
+        picture.save(root / "raw_img" / "x" / name)
+    for save_masks, n_masks in (("True", 3), ("False", 0)):
+        done = run_stage(
+            "01.img_preprocess.py", "--DATASET=x", "--BACKGROUND_METHOD=plain", f"--SAVE_MASKS={save_masks}"
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(list_images(root / "mask" / "x")) == n_masks
+    assert list_images(root / "img" / "x") == sorted([*names, "short.jpg"])
+    placed = [(f"0/folder__{name}", name) for name in names]
+    assert placing.place_files(placed, root / "raw_img" / "x", root / "result" / "x" / "clusters", "copy") == 2
+    assert placing.remove_placed(root / "result" / "x" / "clusters", [root / "raw_img" / "x"], "06") == 0

@@ -1,12 +1,14 @@
 """The folders that the files between the stages lie in, and how a path is named to the user."""
 
 import functools
+import hashlib
 import os
 from pathlib import Path
 
 from pipeline.machinery.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
+MAX_NAME_BYTES = 255  # of a file's name without its folder, on nearly every file system
 
 
 def root() -> Path:
@@ -33,6 +35,29 @@ def img_dir(dataset: str) -> Path:
 def mask_dir(dataset: str) -> Path:
     """Return the masks of stage 01: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
     return root() / "mask" / dataset
+
+
+def mask_path(dataset: str, name: str) -> Path:
+    """The mask of the image `name`: its name with .png after it, shortened where that is too long for a file."""
+    return mask_dir(dataset) / fit_name(f"{name}.png")
+
+
+def fit_name(name: str) -> str:
+    """Shorten the last part of a name with "/" to what file systems take; different names stay different.
+
+    Long names come from addresses, and from scripts with three bytes a letter: 84 letters of Korean are too long.
+
+    >>> fit_name("a/b.jpg"), fit_name("a/" + 252 * "b" + ".jpg")[-18:]
+    ('a/b.jpg', 'bbbbb~07afffa2.jpg')
+    """
+    folder, slash, last = name.rpartition("/")
+    data = os.fsencode(last)
+    if len(data) <= MAX_NAME_BYTES:
+        return name
+    suffix = os.path.splitext(last)[1][-16:]  # noqa: PTH122
+    tail = f"~{hashlib.blake2b(data, digest_size=4).hexdigest()}{suffix}"
+    stem = data[: MAX_NAME_BYTES - len(os.fsencode(tail))].decode("utf-8", "ignore")  # no half letter
+    return folder + slash + stem + tail
 
 
 def mask_true_dir(dataset: str) -> Path:

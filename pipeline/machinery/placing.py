@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.machinery import files
 from pipeline.machinery.errors import UserError
-from pipeline.machinery.paths import check_within_root, display_path
+from pipeline.machinery.paths import check_within_root, display_path, fit_name
 
 MANIFEST = ".placed.json"
 
@@ -31,7 +31,7 @@ def place_files(names: Sequence[tuple[str, str]], source: Path, folder: Path, ho
     plan: dict[str, str] = {}
     for target, name in names:
         if (source / name).is_file():
-            plan[find_free_name(folder, target, plan)] = name
+            plan[find_free_name(folder, fit_name(target), plan)] = name
     # written before the first file: a run that is killed leaves nothing that the next one does not know as its own
     files.write_json(folder / MANIFEST, {"from": display_path(source), "placed": plan})
     for target, name in tqdm(plan.items(), desc="folders", unit="image", disable=None):
@@ -88,7 +88,7 @@ def find_free_name(folder: Path, name: str, taken: dict[str, str]) -> str:
     number, candidate = 1, name
     while candidate in taken or os.path.lexists(folder / candidate):
         number += 1
-        candidate = f"{stem} ({number}){suffix}"
+        candidate = fit_name(f"{stem} ({number}){suffix}")
     return candidate
 
 
