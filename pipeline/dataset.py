@@ -27,7 +27,7 @@ class Folder(NamedTuple):
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the image files in `folder` and below, relative to it, with "/", in code point order.
+    """Return the names of the image files in `folder` and below, relative to it, with "/", in code point order.
 
     An image file is one with a suffix of `IMAGE_SUFFIXES` in any case, hidden files and folders excepted.
     Symbolic links are followed (see `scan_folder`).
@@ -62,7 +62,7 @@ def scan_folder(folder: Path) -> Folder:
 
 
 def _walk(folder: Path, not_followed: list[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Each folder below `folder` once: its path, the beginning of its files' names, its files."""
+    """Yield each folder below `folder` once: its path, the beginning of its files' names, its files."""
     top = os.path.realpath(folder)
     own = {directory: os.path.realpath(directory) for directory, _, _ in os.walk(folder)}
     places, visited = set(own.values()), set()
@@ -102,7 +102,7 @@ def describe_left_out(found: Folder, skipped: Sequence[str]) -> list[str]:
 
 
 def name_problem(name: str) -> str | None:
-    """Why an image of this name can't be taken (it would not fit on one line of UTF-8 text), or None where it can."""
+    """Return why an image of this name can't stand on one line of UTF-8 text, or None where the name can be taken."""
     if any(ord(character) < 32 or character in "\x7f\x85\u2028\u2029" for character in name):
         return "the file name holds a line break or another control character: rename it"
     if any("\ud800" <= character <= "\udfff" for character in name):
@@ -111,12 +111,12 @@ def name_problem(name: str) -> str | None:
 
 
 def images_of(folder: Path, remedy: str) -> list[str]:
-    """`list_images(folder)`; raises UserError ending in `remedy` where the folder is missing or has none."""
+    """Return `list_images(folder)`; raises UserError ending in `remedy` where the folder is missing or has none."""
     return folder_of_images(folder, remedy).names
 
 
 def folder_of_images(folder: Path, remedy: str) -> Folder:
-    """`scan_folder(folder)`; raises UserError ending in `remedy` where the folder is missing or holds no image."""
+    """Return `scan_folder(folder)`; raises UserError ending in `remedy` where there is no folder, or no image in it."""
     if not folder.is_dir():
         raise UserError(f"{display_path(folder)}/ not found: {remedy}")
     found = scan_folder(folder)
@@ -127,7 +127,7 @@ def folder_of_images(folder: Path, remedy: str) -> Folder:
 
 
 def read_features(dataset: str, memory_map: bool = True) -> tuple[np.ndarray, list[str]]:
-    """The features of `dataset` and the names of its images.
+    """Return the features of `dataset` and the names of its images.
 
     Returns
     -------

@@ -101,7 +101,9 @@ def on_white(image_bgr: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def encode_image(image_bgr: np.ndarray, suffix: str) -> bytes:
-    """The bytes of an image file of the format that `suffix` names: uint8 BGR (H, W, 3) or grey (H, W).
+    """Return the bytes of an image file of the format that `suffix` names.
+
+    image_bgr : uint8 BGR ndarray of shape (H, W, 3), or grey (H, W)
 
     HEIC and AVIF would take seconds for a photograph: JPEG is written in their place, which readers tell by content.
     Raises ImageError for a suffix that is none of `IMAGE_SUFFIXES` and for an image its format can't hold.
@@ -136,7 +138,7 @@ def write_image(path: Path, image_bgr: np.ndarray) -> None:
 
 
 def _bytes_of(path: Path) -> bytes:
-    """The content of a regular file of at most MAX_BYTES."""
+    """Return the content of a regular file of at most MAX_BYTES."""
     if not path.is_file():
         raise ImageError("no such file" if not path.exists() else "not a regular file")
     size = path.stat().st_size
@@ -241,7 +243,7 @@ def _is_clear(image: Image.Image) -> bool:
 
 
 def _to_rgba(image: Image.Image, bits: int | None = None) -> np.ndarray:
-    """Pixels of any mode as uint8 RGB (H, W, 3), or RGBA (H, W, 4) where the mode knows transparency."""
+    """Return the pixels of any mode as uint8 RGB (H, W, 3), or RGBA (H, W, 4) where the mode knows transparency."""
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
         grey = np.asarray(image).astype(np.float64)  # (H, W)
         # integer modes come from 16-bit files; a float image says its range only by its values

@@ -38,7 +38,7 @@ def mask_dir(dataset: str) -> Path:
 
 
 def mask_path(dataset: str, name: str) -> Path:
-    """The mask of the image `name`: its name with .png after it, shortened where that is too long for a file."""
+    """Return the mask of the image `name`: its name with .png after it, shortened where that is too long for a file."""
     return mask_dir(dataset) / fit_name(f"{name}.png")
 
 
