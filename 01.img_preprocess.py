@@ -41,12 +41,14 @@ from tqdm import tqdm
 
 import config
 from pipeline import images, memory, parallel
+from pipeline.background.frame import extend_beyond_frame, find_frame
 from pipeline.background.layout import photograph_within
-from pipeline.background.masks import choose_mask, correct_mask, segment_without_network
+from pipeline.background.masks import choose_mask, consider_whole_image, correct_mask, segment_without_network
 from pipeline.background.matting import fit_edge, paste_on_white
 from pipeline.background.network import SHIPPED_NETWORK, NetworkError, load_network
 from pipeline.background.regions import is_plausible, size_within
 from pipeline.background.scene import make_scene
+from pipeline.background.segmentation import EVEN_SPREAD
 from pipeline.dataset import describe_left_out, folder_of_images
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
@@ -73,29 +75,40 @@ def find_product(image_bgr: np.ndarray, alpha: np.ndarray | None, options: Optio
     Parameters
     ----------
     image_bgr : uint8 ndarray of shape (H, W, 3)
-    alpha : uint8 ndarray of shape (H, W) or None; taken as the mask where it hides a part of the image
+    alpha : uint8 ndarray of shape (H, W) or None; taken as the mask where it hides a part of the image and is no frame
 
     Returns
     -------
-    mask : bool ndarray of shape (H, W); all True where the product could not be found
-    method : what made the mask: "alpha", "plain", "network", "grabcut", "sobel" or "none"
+    mask : bool ndarray of shape (H, W); True for all that is not transparent where the product could not be found
+    method : what made the mask: "alpha", "plain", "network", "whole", "grabcut", "sobel" or "none"
     trust : 0..1
     """
-    whole_image = np.ones(image_bgr.shape[:2], bool)
+    visible = np.ones(image_bgr.shape[:2], bool)
     if options.method == "none":
-        return whole_image, "none", 1.0
-    if alpha is not None and is_plausible(alpha > 127):
-        return alpha > 127, "alpha", 1.0
+        return visible, "none", 1.0
     height, width = image_bgr.shape[:2]
-    if min(height, width) < MIN_SIDE or max(height, width) > MAX_ASPECT * min(height, width):
-        return whole_image, "none", 0.0
     size = size_within(width, height, WORK_SIZE)
     small_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
-    mask, method, trust = find_in_small_image(small_bgr, options)
+    hides = alpha is not None and is_plausible(alpha > 127)
+    frame = find_frame(small_bgr, cv2.resize(alpha, size, interpolation=cv2.INTER_AREA) if hides else None)
+    if hides:
+        visible = alpha > 127
+        if frame is None:
+            return visible, "alpha", 1.0
+    is_strip = min(height, width) < MIN_SIDE or max(height, width) > MAX_ASPECT * min(height, width)
+    if is_strip or small_bgr.std(axis=(0, 1)).max() < EVEN_SPREAD:
+        return visible, "none", 0.0
+    if frame is None:
+        mask, method, trust = find_in_small_image(small_bgr, options)
+    else:
+        mask, method, trust = find_in_small_image(extend_beyond_frame(small_bgr, frame), options)
+        mask = mask & frame
     if size != (width, height):
         mask = fit_edge(mask, image_bgr)
-    if trust < options.min_trust or not is_plausible(mask):
-        return whole_image, "none", trust if is_plausible(mask) else 0.0
+    mask = mask & visible
+    plausible = method == "whole" or is_plausible(mask)
+    if trust < options.min_trust or not plausible:
+        return visible, "none", trust if plausible else 0.0
     return mask, method, trust
 
 
@@ -106,6 +119,7 @@ def find_in_small_image(image_bgr: np.ndarray, options: Options) -> tuple[np.nda
     if method in ("auto", "network"):
         scene = make_scene(image_bgr[window], load_network(options.network_path), options.seed)
         found = correct_mask(choose_mask(scene, method, options.seed), scene)
+        found = consider_whole_image(found, scene) if method == "auto" else found
     else:
         found = segment_without_network(image_bgr[window], method, options.seed)
     mask[window] = found.mask
@@ -124,7 +138,8 @@ def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str)
         mask, method, trust = find_product(image_bgr, alpha, options)
         if alpha is not None:
             image_bgr = images.on_white(image_bgr, alpha)
-        clean_bgr = image_bgr if method in ("alpha", "none") else paste_on_white(image_bgr, mask)
+        keeps_all = method in ("alpha", "none") or mask.all()
+        clean_bgr = image_bgr if keeps_all else paste_on_white(image_bgr, mask)
         images.write_image(paths.img_dir(dataset) / name, clean_bgr)
     except images.ImageError as error:
         return {"image": name, "reason": str(error)}

@@ -14,7 +14,9 @@ raw_img/D/ with .png after it, 0 and 255.
    text and other things behind them.
 2. A network in the shape of a U (Ronneberger et al. 2015, arXiv:1505.04597) learns from these and from the photographs
    themselves to tell product from ground; every HELD_OUT-th model is kept apart and says how well it does.
-3. It is written as an ONNX file.
+3. A probe on the network's deepest maps learns to tell whether an image has no ground at all, from close-ups that are
+   cut out of the photographs.
+4. Both are written as one ONNX file.
 
 Reads:  raw_img/D/ (D: MASK_DATASETS and GROUND_DATASETS), mask_true/D/ (yours, or of make_sample_images.py)
 Writes: model/background_network.onnx, model/background_network.json
@@ -26,6 +28,7 @@ import functools
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,11 +36,18 @@ from tqdm import tqdm
 
 import config
 from pipeline import images, parallel
-from pipeline.background.composites import Cutout, cut_out
+from pipeline.background.composites import Cutout, crop_close_up, cut_out
 from pipeline.background.network import N_CHANNELS, NETWORK_SIZE
 from pipeline.background.onnx_export import export_onnx
 from pipeline.background.regions import is_plausible, size_within
-from pipeline.background.training import build_network, compose_example, make_example, mean_iou, train_network
+from pipeline.background.training import (
+    build_network,
+    compose_example,
+    fit_no_ground_probe,
+    make_example,
+    mean_iou,
+    train_network,
+)
 from pipeline.dataset import images_of
 from pipeline.machinery import files, paths, records, run, settings
 from pipeline.machinery.errors import UserError
@@ -47,6 +57,7 @@ WORK_SIZE = 320  # longest side at which photographs are used, pixels; as in sta
 HELD_OUT = 10  # one model in so many is not trained on
 REPEATS = 2  # times that a photograph itself is shown while each composite is shown once
 SOURCES = 1200  # products cut out of each data set, at most, so that a large one does not outweigh the others
+CLOSE_UPS = ((0.985, 1.0), (0.35, 0.93))  # share of a close-up that the product covers: no ground, some ground
 CUT_OFF_SHARE = 0.3  # of the products that the border cuts off; these have no true outline there
 
 Pairs = list[tuple[Path, Path]]  # photographs and their masks
@@ -85,54 +96,55 @@ def model_of(path: Path) -> str:
     return match.group(1) if match else path.stem
 
 
-def read_examples(sets: dict[str, Pairs], grounds: list[Path]) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """Return the examples to train on, those of the models held out, stacked, and how many files could not be used."""
+class Material(NamedTuple):
+    """What the photographs with masks give; examples are uint8 (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS + 1)."""
+
+    examples: list[np.ndarray]  # to train on
+    close_ups: list[np.ndarray]  # parts of the same photographs, for the probe alone
+    held_out: list[np.ndarray]  # of models that are not trained on
+    cutouts: list[Cutout]
+
+
+def read_material(sets: dict[str, Pairs], grounds: list[Path]) -> tuple[Material, int]:
+    """Return the material, composites among its examples, and how many files could not be used."""
     rng = np.random.default_rng([config.RANDOM_SEED, 3])
-    examples: list[np.ndarray] = []
-    held_out: list[np.ndarray] = []
-    cutouts: list[Cutout] = []
-    n_unused = 0
+    material, n_unused = Material([], [], [], []), 0
     for dataset, pairs in sets.items():
-        n_before = len(examples)
-        n_unused += read_photographs(dataset, pairs, rng, examples, held_out, cutouts)
-        print(f"{dataset}: {(len(examples) - n_before) // REPEATS} photographs to train on")
-    if not cutouts:
+        n_before = len(material.examples)
+        n_unused += read_photographs(dataset, pairs, rng, material)
+        print(f"{dataset}: {(len(material.examples) - n_before) // REPEATS} photographs to train on")
+    if not material.cutouts:
         raise UserError("no mask of MASK_DATASETS holds a product with ground around it: add others")
     photographs = [image for image in parallel.in_threads(read_ground, grounds) if image is not None]
     n_unused += len(grounds) - len(photographs)
-    compose = functools.partial(compose_example, cutouts, photographs, config.RANDOM_SEED)
+    compose = functools.partial(compose_example, material.cutouts, photographs, config.RANDOM_SEED)
     composed = parallel.in_threads(compose, range(config.COMPOSITES))
-    examples += list(tqdm(composed, "composites", config.COMPOSITES, disable=None))
-    nothing = np.empty((0, NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS + 1), np.uint8)
-    return examples, np.stack(held_out) if held_out else nothing, n_unused
+    material.examples.extend(tqdm(composed, "composites", config.COMPOSITES, disable=None))
+    return material, n_unused
 
 
-def read_photographs(
-    dataset: str,
-    pairs: Pairs,
-    rng: np.random.Generator,
-    examples: list[np.ndarray],
-    held_out: list[np.ndarray],
-    cutouts: list[Cutout],
-) -> int:
-    """Add a data set's examples and cut-out products to the lists; return how many files could not be used."""
+def read_photographs(dataset: str, pairs: Pairs, rng: np.random.Generator, material: Material) -> int:
+    """Add a data set's photographs to the material, in place; return how many files could not be used."""
     models = sorted({model_of(path) for path, _ in pairs})
     apart = set(models[HELD_OUT // 2 :: HELD_OUT])
     chosen = [pairs[i] for i in np.sort(rng.permutation(len(pairs))[:SOURCES])]
     n_unused = 0
     read = tqdm(parallel.in_threads(read_pair, chosen), dataset, len(chosen), disable=None)
-    for (path, _), found in zip(chosen, read, strict=True):
+    for number, ((path, _), found) in enumerate(zip(chosen, read, strict=True)):
         if found is None:
             n_unused += 2  # the photograph and its mask
             continue
         image_bgr, mask = found
         if model_of(path) in apart:
-            held_out.append(make_example(image_bgr, mask, config.RANDOM_SEED))
+            material.held_out.append(make_example(image_bgr, mask, config.RANDOM_SEED))
             continue
-        examples += [make_example(image_bgr, mask, config.RANDOM_SEED)] * REPEATS
+        material.examples.extend([make_example(image_bgr, mask, config.RANDOM_SEED)] * REPEATS)
+        crops_rng = np.random.default_rng([config.RANDOM_SEED, 7, number])
+        crops = [crop_close_up(image_bgr, mask, share, crops_rng) for share in CLOSE_UPS]
+        material.close_ups.extend(make_example(*crop, config.RANDOM_SEED) for crop in crops if crop is not None)
         is_cut_off = mask[[0, -1]].any() or mask[:, [0, -1]].any()
         if not is_cut_off or rng.random() < CUT_OFF_SHARE:
-            cutouts.append(cut_out(image_bgr, mask))
+            material.cutouts.append(cut_out(image_bgr, mask))
     return n_unused
 
 
@@ -166,18 +178,21 @@ def main() -> None:
         return
 
     cv2.setNumThreads(1)
-    examples, held_out, n_unused = read_examples(sets, grounds)
+    material, n_unused = read_material(sets, grounds)
+    nothing = np.empty((0, NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS + 1), np.uint8)
+    examples, held_out = material.examples, np.stack(material.held_out) if material.held_out else nothing
     tensorflow().keras.utils.set_random_seed(config.RANDOM_SEED)
     model = build_network()
     history = train_network(model, examples, held_out, config.MASK_EPOCHS, config.RANDOM_SEED, parallel.in_threads)
     score = mean_iou(model, held_out)
+    probe = fit_no_ground_probe(model, examples + material.close_ups)
     about = (
         f"Tells product from ground; by {Path(__file__).name} from {config.MASK_DATASETS}, "
         f"{config.COMPOSITES} composites, {config.MASK_EPOCHS} epochs; mean IoU of models held out {score:.3f}"
     )
     print(f"models held out: {len(held_out)} photographs, mean IoU {score:.3f} at {NETWORK_SIZE} pixels")
     with files.atomic_write(path) as temporary:
-        temporary.write_bytes(export_onnx(model, about))
+        temporary.write_bytes(export_onnx(model, probe, about))
     records.write_record(record_path, origin, [path], n_examples=len(examples), held_out_iou=score, history=history)
     run.summary(len(every), len(every) - n_unused, n_unused, [path], time.perf_counter() - begin, "files")
 

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from drawn_products import cluttered, ellipse, gradient, iou, painted
+from drawn_products import cluttered, ellipse, gradient, iou, painted, white
 
 from pipeline.background import matting
+from pipeline.background.cast_shadow import erase_cast_shadow, find_cast_shadow
 from pipeline.background.colour import to_lab
 from pipeline.background.corrections import (
     add_pale_parts,
@@ -17,12 +18,14 @@ from pipeline.background.corrections import (
     reconcile_masks,
     remove_unlikely_parts,
 )
+from pipeline.background.frame import extend_beyond_frame, find_frame, is_frame_shaped
 from pipeline.background.ground import Ground, fit_ground
 from pipeline.background.layout import banner_height
-from pipeline.background.masks import expected_iou
+from pipeline.background.masks import Candidate, consider_whole_image, expected_iou
 from pipeline.background.matting import paste_on_white
 from pipeline.background.network import SHIPPED_NETWORK, input_channels, load_network, predict_foreground
 from pipeline.background.regions import bounding_box, disc, enclosed_holes
+from pipeline.background.scene import Scene
 from pipeline.background.segmentation import colour_overlap, segment_by_colours, segment_by_grabcut
 
 
@@ -256,7 +259,8 @@ def test_network_in_several_threads_says_the_same():
     alone = [ask(one) for one in seen]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(ask, seen))
-    assert np.array_equal(alone, together)
+    for (prob, no_ground), (prob_again, no_ground_again) in zip(alone, together, strict=True):
+        assert np.array_equal(prob, prob_again) and no_ground == no_ground_again
 
 
 def test_ground_becomes_white_product_keeps_its_pixels_and_the_edge_has_no_halo():
@@ -276,3 +280,128 @@ def test_strips_meet_without_a_seam(monkeypatch):
     whole = paste_on_white(image, mask)
     monkeypatch.setattr(matting, "STRIP", 7)
     np.testing.assert_array_equal(paste_on_white(image, mask), whole)
+
+
+# ---- cast shadows ----------------------------------------------------------------------------------
+
+
+def with_shadow(mask: np.ndarray, right: int, down: int, sigma: float) -> np.ndarray:
+    """A product on white with its outline's shadow, that far to the right and down: uint8 BGR (H, W, 3)."""
+    moved = cv2.warpAffine(mask.astype(np.float32), np.float32([[1, 0, right], [0, 1, down]]), mask.shape[::-1])
+    light = 1 - 0.35 * cv2.GaussianBlur(moved, (0, 0), sigma)
+    return painted(255 * light[..., None] * np.ones(3, np.float32), mask)
+
+
+def bottle() -> np.ndarray:
+    """Mask of a bottle, bool (240, 240)."""
+    mask = np.zeros((240, 240), np.uint8)
+    cv2.rectangle(mask, (85, 90), (145, 200), 1, -1)
+    cv2.rectangle(mask, (105, 40), (125, 90), 1, -1)
+    return mask > 0
+
+
+@pytest.mark.parametrize("right, down", [(14, 12), (-16, 8), (9, 0)])
+def test_shadow_with_an_edge_is_found_by_the_outline_that_it_repeats(right, down):
+    image = with_shadow(bottle(), right, down, sigma=1.5)
+    ground = fit_ground(to_lab(image))
+    shadow = find_cast_shadow(to_lab(image), ground)
+    moved = cv2.warpAffine(bottle().astype(np.uint8), np.float32([[1, 0, right], [0, 1, down]]), (240, 240)) > 0
+    assert iou(shadow, moved & ~bottle()) > 0.7
+    clean, _, ground = erase_cast_shadow(image, to_lab(image), ground)
+    assert (clean[shadow] > 240).all() and not ground.distance[shadow].any()
+    np.testing.assert_array_equal(clean[~shadow], image[~shadow])
+
+
+def test_grey_thing_of_another_outline_is_no_shadow():
+    thing = np.zeros((240, 240), bool)
+    thing[100:150, 150:215] = True
+    image = painted(painted(white(240, 240), thing, (160, 160, 160)), bottle())
+    lab = to_lab(image)
+    assert find_cast_shadow(lab, fit_ground(lab)) is None
+
+
+def test_product_without_a_shadow_stays_as_it_is():
+    image = painted(white(240, 240), bottle())
+    lab, ground = to_lab(image), fit_ground(to_lab(image))
+    clean, same_lab, same_ground = erase_cast_shadow(image, lab, ground)
+    assert clean is image and same_lab is lab and same_ground is ground
+
+
+# ---- frames ----------------------------------------------------------------------------------------
+
+
+def frame(kind: str, side: int = 160) -> np.ndarray:
+    """What a frame of that kind shows, bool (side, side)."""
+    inside, r = np.zeros((side, side), np.uint8), side // 5
+    if kind == "circle":
+        cv2.circle(inside, (side // 2, side // 2), side // 2, 1, -1)
+    elif kind == "rounded":
+        inside[r:-r] = inside[:, r:-r] = 1
+        for x in (r, side - 1 - r):
+            for y in (r, side - 1 - r):
+                cv2.circle(inside, (x, y), r, 1, -1)
+    else:
+        inside[12:-12, 12:-12] = 1
+    return inside > 0
+
+
+@pytest.mark.parametrize("kind", ["circle", "rounded", "border"])
+def test_alpha_in_the_shape_of_a_frame_is_known(kind):
+    inside = frame(kind)
+    assert is_frame_shaped(inside)
+    found = find_frame(cluttered(160, 160), np.where(inside, 255, 0).astype(np.uint8))
+    np.testing.assert_array_equal(found, inside)
+
+
+@pytest.mark.parametrize(
+    "product", [bottle(), ellipse(160, 160), np.tri(100, dtype=bool)], ids=["bottle", "turned", "wedge"]
+)
+def test_alpha_in_the_shape_of_a_product_is_no_frame(product):
+    image = cluttered(*product.shape)
+    assert find_frame(image, np.where(product, 255, 0).astype(np.uint8)) is None
+
+
+@pytest.mark.parametrize("kind", ["circle", "rounded"])
+def test_frame_of_one_colour_is_found_without_alpha(kind):
+    inside = frame(kind)
+    found = find_frame(np.where(inside[..., None], cluttered(160, 160), 255).astype(np.uint8), None)
+    assert iou(found, inside) > 0.98
+
+
+def test_product_on_white_and_dark_corners_of_a_lens_are_no_frame():
+    disc_mask = np.zeros((160, 160), np.uint8)
+    cv2.circle(disc_mask, (80, 80), 60, 1, -1)
+    assert find_frame(painted(white(160, 160), disc_mask > 0), None) is None
+    y, x = np.mgrid[-1:1:160j, -1:1:160j]
+    fading = np.repeat((220 - 60 * np.hypot(x, y) ** 2)[..., None], 3, axis=2).astype(np.uint8)
+    assert find_frame(fading, None) is None
+
+
+def test_photograph_is_continued_with_the_colours_at_the_frame():
+    inside = frame("circle")
+    image = np.where(inside[..., None], np.uint8([90, 140, 200]), 0).astype(np.uint8)
+    image[40:120, 40:120] = (20, 200, 20)  # further from the frame than the band
+    extended = extend_beyond_frame(image, inside)
+    assert (extended[~inside] == (90, 140, 200)).all()
+    np.testing.assert_array_equal(extended[40:120, 40:120], image[40:120, 40:120])
+
+
+# ---- a product that fills the image ----------------------------------------------------------------
+
+
+def test_whole_image_is_taken_where_no_ground_is_likely():
+    mask = np.zeros((40, 40), bool)
+    mask[:20] = True
+    prob = np.where(mask, np.float32(0.9), np.float32(0.2))
+    image = np.zeros((40, 40, 3), np.uint8)
+    lab = to_lab(image)
+    candidate = Candidate(mask, "network", 0.75)
+
+    def answer(no_ground_prob: float) -> Candidate:
+        scene = Scene(image, lab, fit_ground(lab), image, prob, no_ground_prob)
+        return consider_whole_image(candidate, scene)
+
+    assert answer(0.0) == candidate
+    # (1 - 0.2) * 0.75 + 0.2 * 0.5 for the mask, (1 - 0.2) * 0.55 + 0.2 for the whole
+    assert answer(0.2).method == "network" and answer(0.2).trust == pytest.approx(0.7)
+    assert answer(0.8).method == "whole" and answer(0.8).trust == pytest.approx(0.91) and answer(0.8).mask.all()

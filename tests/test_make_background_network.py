@@ -97,13 +97,18 @@ def test_file_computes_what_keras_computes(tmp_path):
     rng = np.random.default_rng(0)
     # means and variances unlike those of a new network, so that folding them in is put to the test
     model.set_weights([w + rng.uniform(0, 0.3, w.shape) if w.ndim == 1 else w for w in model.get_weights()])
+    pooling = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
+    pooled_maps, weights = keras.Model(model.input, pooling.output), rng.normal(0, 1, pooling.output.shape[-1])
     path = tmp_path / "network.onnx"
-    path.write_bytes(export_onnx(model, "a test"))
+    path.write_bytes(export_onnx(model, (weights, 0.5), "a test"))
     network = load_network(path)
     seen = rng.integers(0, 256, (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS), np.uint8)
     logits = np.asarray(model(normalise_channels(seen)[None]))[0, ..., 0]
     assert logits.std() > 0.1
-    assert np.abs(predict_foreground(network, seen) - 1 / (1 + np.exp(-logits))).max() < 1e-5
+    foreground_prob, no_ground_prob = predict_foreground(network, seen)
+    assert np.abs(foreground_prob - 1 / (1 + np.exp(-logits))).max() < 1e-5
+    pooled = np.asarray(pooled_maps(normalise_channels(seen)[None])).ravel() @ weights + 0.5
+    assert no_ground_prob == pytest.approx(1 / (1 + np.exp(-pooled)), abs=1e-5)
 
 
 # ---- the script ------------------------------------------------------------------------------------

@@ -13,10 +13,27 @@ def to_lab(image_bgr: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.multiply(image_bgr, np.float32(1 / 255), dtype=np.float32), cv2.COLOR_BGR2Lab)
 
 
+def to_bgr(lab: np.ndarray) -> np.ndarray:
+    """Return the uint8 BGR image of CIE L*a*b*, float32 (H, W, 3)."""
+    return np.clip(np.rint(cv2.cvtColor(lab, cv2.COLOR_Lab2BGR) * 255), 0, 255).astype(np.uint8)
+
+
 def colour_length(vectors: np.ndarray) -> np.ndarray:
     """Return the Euclidean length along the last axis, of three: float32 (..., 3) -> (...)."""
     squares = cv2.multiply(vectors, vectors).reshape(-1, 1, 3)
     return cv2.sqrt(cv2.transform(squares, np.ones((1, 3), np.float32))).reshape(vectors.shape[:-1])
+
+
+def ground_light(lab: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how each pixel would be lit if it were ground, and how far its chroma is from that, CIE76.
+
+    lab, surface : float32 (H, W, 3), the image and its ground -> float32 (H, W), the cube root of the share of light,
+    and float32 (H, W)
+    """
+    (lightness, *ab), (ground_lightness, *ground_ab) = cv2.split(lab), cv2.split(surface)
+    light = (lightness + 16) / (ground_lightness + 16)
+    chroma = cv2.magnitude(*(mine - grounds * light for mine, grounds in zip(ab, ground_ab, strict=True)))
+    return light, chroma
 
 
 def colour_cell(lab: np.ndarray) -> np.ndarray:

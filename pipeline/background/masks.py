@@ -5,6 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.background.cast_shadow import erase_cast_shadow
 from pipeline.background.colour import to_lab
 from pipeline.background.corrections import (
     add_pale_parts,
@@ -38,7 +39,7 @@ class Candidate(NamedTuple):
     """A mask and what it was made by."""
 
     mask: np.ndarray  # bool (H, W)
-    method: str  # "plain", "network", "grabcut" or "sobel"
+    method: str  # "plain", "network", "grabcut", "sobel" or "whole"
     trust: float  # 0..1
     standing_out: np.ndarray | None = None  # bool (H, W), of a smooth ground where the mask is still to be corrected
 
@@ -85,7 +86,7 @@ def segment_without_network(image_bgr: np.ndarray, method: str, seed: int) -> Ca
     """
     if method == "plain":
         lab = to_lab(image_bgr)
-        ground = fit_ground(lab)
+        _, lab, ground = erase_cast_shadow(image_bgr, lab, fit_ground(lab))
         return Candidate(segment_smooth_ground(lab, ground), "plain", ground.explained)
     size = size_within(image_bgr.shape[1], image_bgr.shape[0], GRABCUT_SIZE)
     small_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
@@ -117,6 +118,20 @@ def correct_mask(candidate: Candidate, scene: Scene) -> Candidate:
     else:
         mask = reconcile_masks(mask, candidate.standing_out, foreground_prob, scene.ground)
     return Candidate(add_pale_parts(mask, scene.ground, foreground_prob), candidate.method, trust)
+
+
+def consider_whole_image(candidate: Candidate, scene: Scene) -> Candidate:
+    """Return the whole image instead of a mask where the expected IoU of that is higher: the product fills the image.
+
+    Either there is a ground, and the product is where the network's probabilities say, or there is none, and the
+    product is everywhere. Trust is the expectation over both.
+    """
+    prob, mask = scene.no_ground_prob, candidate.mask
+    trust = (1 - prob) * candidate.trust + prob * np.count_nonzero(mask) / mask.size
+    trust_in_whole = (1 - prob) * float(scene.foreground_prob.mean()) + prob
+    if trust_in_whole > trust:
+        return Candidate(np.ones_like(mask), "whole", trust_in_whole)
+    return Candidate(mask, candidate.method, trust)
 
 
 def expected_iou(foreground_prob: np.ndarray, mask: np.ndarray) -> float:

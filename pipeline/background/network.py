@@ -1,4 +1,4 @@
-"""The small network that says of each pixel how likely the pixel shows the product.
+"""The small network that says of each pixel how likely the pixel shows the product, and whether there is ground at all.
 
 The network sees more than the photograph: how unlike the smooth ground and the border each pixel is, and how much
 detail is there. These channels separate product and ground better than colours do. `training.py` trains the network on
@@ -83,14 +83,23 @@ def load_network(path: Path) -> "onnxruntime.InferenceSession":
     return network
 
 
-def predict_foreground(network: "onnxruntime.InferenceSession", channels: np.ndarray) -> np.ndarray:
-    """Return the probability of each pixel to show the product, 0..1: float32 (NETWORK_SIZE, NETWORK_SIZE).
+def predict_foreground(network: "onnxruntime.InferenceSession", channels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the probability of each pixel to show the product, and that of the whole image to show nothing else.
 
-    channels : uint8 (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS), from `input_channels`
+    Parameters
+    ----------
+    channels : uint8 ndarray of shape (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS), from `input_channels`
+
+    Returns
+    -------
+    foreground_prob : float32 ndarray of shape (NETWORK_SIZE, NETWORK_SIZE), 0..1, of a product before a ground
+    no_ground_prob : 0..1; 0 by a network whose file does not say
     """
     inputs = np.ascontiguousarray(normalise_channels(channels).transpose(2, 0, 1)[None])  # (1, N_CHANNELS, ...)
-    (foreground_prob,) = network.run(None, {network.get_inputs()[0].name: inputs})
-    return foreground_prob.reshape(NETWORK_SIZE, NETWORK_SIZE)
+    foreground_prob, *no_ground_prob = network.run(None, {network.get_inputs()[0].name: inputs})
+    return foreground_prob.reshape(NETWORK_SIZE, NETWORK_SIZE), float(
+        no_ground_prob[0].item()
+    ) if no_ground_prob else 0.0
 
 
 def normalise_channels(channels: np.ndarray) -> np.ndarray:

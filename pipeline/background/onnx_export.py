@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 13, 8  # of 2020 and 2021: every onnxruntime that is still in use reads them
 
 
-def export_onnx(model: "keras.Model", about: str) -> bytes:
+def export_onnx(model: "keras.Model", no_ground_probe: tuple[np.ndarray, float], about: str) -> bytes:
     """Return the content of the ONNX file of `build_network`'s network, batch normalisation folded into convolutions.
 
     The file's network takes float32 (1, N_CHANNELS, NETWORK_SIZE, NETWORK_SIZE), see `normalise_channels`, and gives
-    probabilities, float32 (1, 1, NETWORK_SIZE, NETWORK_SIZE). `about` is the file's description.
+    probabilities of the product, float32 (1, 1, NETWORK_SIZE, NETWORK_SIZE), and of no ground, float32 (1, 1, 1, 1).
+
+    no_ground_probe : from `fit_no_ground_probe`; about : the file's description
     """
     import keras
     import onnx
@@ -38,6 +40,11 @@ def export_onnx(model: "keras.Model", about: str) -> bytes:
             graph.add("Relu", inputs, name)
         elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
             graph.add("GlobalAveragePool", inputs, name)
+            weights, bias = no_ground_probe
+            probe = graph.add_constant("probe_kernel", weights[None, :, None, None])
+            probe_bias = graph.add_constant("probe_bias", np.array([max(bias, -1e3)]))
+            graph.add("Conv", [name, probe, probe_bias], "no_ground_logit")
+            graph.add("Sigmoid", ["no_ground_logit"], "no_ground_prob")
         elif isinstance(layer, keras.layers.Add):
             graph.add("Add", inputs, name)
         else:  # UpSampling2D
@@ -74,14 +81,16 @@ class _Graph:
         return name
 
     def finish(self) -> "onnx.GraphProto":
-        """Return the graph from `channels` to `foreground_prob`."""
+        """Return the graph from `channels` to `foreground_prob` and `no_ground_prob`."""
         import onnx
         from onnx import helper
 
         real, side = onnx.TensorProto.FLOAT, NETWORK_SIZE
         channels = helper.make_tensor_value_info("channels", real, [1, N_CHANNELS, side, side])
         foreground_prob = helper.make_tensor_value_info("foreground_prob", real, [1, 1, side, side])
-        return helper.make_graph(self.nodes, "background", [channels], [foreground_prob], self.constants)
+        no_ground_prob = helper.make_tensor_value_info("no_ground_prob", real, [1, 1, 1, 1])
+        outputs = [foreground_prob, no_ground_prob]
+        return helper.make_graph(self.nodes, "background", [channels], outputs, self.constants)
 
 
 def _batch_norm_after(model: "keras.Model", layer: "keras.layers.Conv2D") -> "keras.layers.BatchNormalization | None":

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pipeline.background.colour import bhattacharyya, colour_cell
+from pipeline.background.colour import bhattacharyya, colour_cell, ground_light
 from pipeline.background.ground import Ground, is_white, noise_limit
 from pipeline.background.regions import bounding_box, components_with, disc, enclosed_holes, square
 
@@ -48,14 +48,11 @@ def find_shadows(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.n
 
     lab : float32 (H, W, 3), the image; surface : float32 (H, W, 3), the ground; mask : bool (H, W)
     """
-    (lightness, *ab), (ground_lightness, *ground_ab) = cv2.split(lab), cv2.split(surface)
-    light = (lightness + 16) / (ground_lightness + 16)  # cube root of the share of light
-    # distance of the chroma from what the light leaves of the ground's
-    chroma = cv2.magnitude(*(mine - grounds * light for mine, grounds in zip(ab, ground_ab, strict=True)))
+    light, chroma = ground_light(lab, surface)
     like = (light > 0.6) & (light < 1) & (chroma < SHADOW_CHROMA)
     if np.count_nonzero(like & mask) < 0.002 * mask.size:
         return np.zeros_like(mask)
-    smooth = cv2.GaussianBlur(lightness, (3, 3), 0)
+    smooth = cv2.GaussianBlur(lab[..., 0], (3, 3), 0)
     slope = cv2.magnitude(*(cv2.Sobel(smooth, cv2.CV_32F, x, 1 - x, scale=1 / 8) for x in (1, 0)))  # L* per pixel
     faint = ~mask | (like & (slope < SHADOW_SLOPE))
     grown = cv2.erode(faint.view(np.uint8), square(3)).view(bool) | ~mask

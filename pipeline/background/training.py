@@ -25,6 +25,11 @@ BATCH_SIZE = 16
 LEARNING_RATE = 0.002  # of AdamW at the start; falls to 0 by a cosine
 AVERAGED_STEPS = 200  # steps over which the weights are averaged, about, or a tenth of all
 MIN_MASK, MAX_MASK = 0.02, 0.9  # share of a composite that its mask may cover; others teach nothing
+MAX_GROUND = 0.03  # share of an image; with less, `regions.is_plausible` takes no mask
+PROBE_C = 0.1  # inverse of the L2 penalty's strength; 0.01 finds some fewer close-ups
+# examples that one without ground counts as. With 1 instead of 3, 6 of 100 close-ups fewer are kept whole; with 7, 2 of
+# 100 catalogue photographs keep their ground, with 3 none
+NO_GROUND_WEIGHT = 3
 ParallelMap = Callable[[Callable, Iterable], Iterator]  # the results of a function for each item, in their order
 
 
@@ -149,6 +154,35 @@ def train_network(
         print("  ".join(f"{key} {value:.4g}" for key, value in history[-1].items()), flush=True)
     optimizer.finalize_variable_values(model.trainable_variables)
     return history
+
+
+def fit_no_ground_probe(model: "keras.Model", examples: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
+    """Fit the probability that an image has no ground to what the trained network has at its bottom.
+
+    A linear probe (Alain, Bengio 2016, arXiv:1610.01644): logistic regression on the mean of the deepest maps. That of
+    a network trained for masks tells close-ups of models not seen from other pictures with an area under the ROC curve
+    of 0.97.
+
+    examples : from `make_example`, with and without ground; of an image without ground the product covers all but
+    MAX_GROUND. Returns the weights, float64 (n_maps,), and the bias.
+    """
+    import keras
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    pooling = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
+    encoder = keras.Model(model.input, pooling.output)
+    stacked = np.stack(list(examples))
+    has_no_ground = stacked[..., -1].mean(axis=(1, 2)) >= 255 * (1 - MAX_GROUND)
+    if has_no_ground.all() or not has_no_ground.any():
+        return np.zeros(pooling.output.shape[-1]), -np.inf
+    parts = [normalise_channels(stacked[i : i + 64, ..., :-1]) for i in range(0, len(stacked), 64)]
+    maps = np.concatenate([np.asarray(encoder(part, training=False)) for part in parts]).reshape(len(stacked), -1)
+    scaler = StandardScaler().fit(maps)
+    weight = {False: 1, True: NO_GROUND_WEIGHT}
+    probe = LogisticRegression(C=PROBE_C, max_iter=1000, class_weight=weight).fit(scaler.transform(maps), has_no_ground)
+    weights = probe.coef_[0] / scaler.scale_
+    return weights, float(probe.intercept_[0] - weights @ scaler.mean_)
 
 
 def make_training_step(model: "keras.Model", optimizer: "keras.Optimizer") -> Callable:
