@@ -49,8 +49,9 @@ from pipeline.background.training import (
     train_network,
 )
 from pipeline.dataset import images_of
-from pipeline.machinery import files, paths, records, run, settings
+from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.kinds import split_names
 from pipeline.tensorflow_runtime import tensorflow
 
 WORK_SIZE = 320  # longest side at which photographs are used, pixels; as in stage 01
@@ -164,9 +165,9 @@ def main() -> None:
         import onnx  # noqa: F401
     except ImportError:
         raise UserError("the network is written with the package onnx: pip install onnx") from None
-    sets = {dataset: list_pairs(dataset) for dataset in settings.listed(config.MASK_DATASETS)}
+    sets = {dataset: list_pairs(dataset) for dataset in split_names(config.MASK_DATASETS)}
     grounds = []
-    for dataset in settings.listed(config.GROUND_DATASETS):
+    for dataset in split_names(config.GROUND_DATASETS):
         folder = paths.raw_img_dir(dataset)
         grounds += [folder / n for n in images_of(folder, "put photographs there, or change GROUND_DATASETS")]
     every = [path for pairs in sets.values() for pair in pairs for path in pair] + grounds

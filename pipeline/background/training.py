@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from pipeline.background.colour import to_lab
@@ -167,8 +169,6 @@ def fit_no_ground_probe(model: "keras.Model", examples: Iterable[np.ndarray]) ->
     MAX_GROUND. Returns the weights, float64 (n_maps,), and the bias.
     """
     import keras
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     pooling = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
     encoder = keras.Model(model.input, pooling.output)
