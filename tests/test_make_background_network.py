@@ -8,10 +8,17 @@ from conftest import load_stage
 import config
 from pipeline import images
 from pipeline.background import composites
-from pipeline.background.composites import SIDE, compose_photograph, cut_out, lay_over
-from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, load_network, normalise_channels, predict_foreground
+from pipeline.background.composites import SIDE, compose_photograph, crop_close_up, cut_out, lay_over
+from pipeline.background.network import (
+    N_CHANNELS,
+    NETWORK_SIZE,
+    PROBED_LAYER,
+    load_network,
+    normalise_channels,
+    predict_foreground,
+)
 from pipeline.background.onnx_export import export_onnx
-from pipeline.background.training import augment, build_network, compose_example
+from pipeline.background.training import augment, build_network, compose_example, fit_no_ground_probe, probed_maps
 from pipeline.machinery import files, paths
 
 stage = load_stage("make_background_network.py")
@@ -97,8 +104,7 @@ def test_file_computes_what_keras_computes(tmp_path):
     rng = np.random.default_rng(0)
     # means and variances unlike those of a new network, so that folding them in is put to the test
     model.set_weights([w + rng.uniform(0, 0.3, w.shape) if w.ndim == 1 else w for w in model.get_weights()])
-    pooling = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
-    pooled_maps, weights = keras.Model(model.input, pooling.output), rng.normal(0, 1, pooling.output.shape[-1])
+    weights = rng.normal(0, 1, model.get_layer(PROBED_LAYER).output.shape[-1])
     path = tmp_path / "network.onnx"
     path.write_bytes(export_onnx(model, (weights, 0.5), "a test"))
     network = load_network(path)
@@ -107,8 +113,35 @@ def test_file_computes_what_keras_computes(tmp_path):
     assert logits.std() > 0.1
     foreground_prob, no_ground_prob = predict_foreground(network, seen)
     assert np.abs(foreground_prob - 1 / (1 + np.exp(-logits))).max() < 1e-5
-    pooled = np.asarray(pooled_maps(normalise_channels(seen)[None])).ravel() @ weights + 0.5
+    pooled = np.asarray(probed_maps(model)(normalise_channels(seen)[None])).ravel() @ weights + 0.5
     assert no_ground_prob == pytest.approx(1 / (1 + np.exp(-pooled)), abs=1e-5)
+
+
+def test_probe_learns_which_images_have_no_ground():
+    """Dark images without ground, light ones with it: a network of random weights sees as much."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for i in range(40):
+        one = rng.integers(0, 60, (NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS + 1)).astype(np.uint8) + 120 * (i % 2)
+        one[..., -1] = 255 if i % 2 == 0 else 100
+        examples.append(one.astype(np.uint8))
+    model = build_network()
+    weights, bias = fit_no_ground_probe(model, examples)
+    logits = np.asarray(probed_maps(model)(normalise_channels(np.stack(examples)[..., :-1]))) @ weights + bias
+    assert ((logits > 0) == (np.arange(40) % 2 == 0)).mean() > 0.9
+    # where all have ground, the answer is always that there is one
+    weights, bias = fit_no_ground_probe(model, examples[1::2])
+    assert not weights.any() and bias < -20
+
+
+def test_close_up_shows_as_much_of_the_product_as_asked():
+    image, mask = disc(200)
+    rng = np.random.default_rng(0)
+    for low, high in ((0.985, 1.0), (0.35, 0.93)):
+        close_up, share = crop_close_up(image, mask, (low, high), rng)
+        assert close_up.dtype == np.uint8 and close_up.shape[:2] == share.shape and max(share.shape) == SIDE
+        assert low - 0.03 < share.mean() < high + 0.03
+    assert crop_close_up(image, mask & False, (0.5, 1.0), rng) is None
 
 
 # ---- the script ------------------------------------------------------------------------------------

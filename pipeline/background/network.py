@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 NETWORK_SIZE = 128  # pixels per side of what the network sees and says
 N_CHANNELS = 6  # blue, green, red, distance to the smooth ground, distance to the border's colours, detail
+# the layer whose maps (16 x 16) say whether there is no ground: it knows the whole image and still the detail; at one
+# false alarm in 1,665 photographs it finds 84 % of close-ups, the layer at the bottom 69 %
+PROBED_LAYER = "context"
 SHIPPED_NETWORK = Path(__file__).with_name("network.onnx")
 MAX_DISTANCE = 60  # CIE76, and grey levels of detail; all above looks the same to the network
 MAX_BORDER_DISTANCE = 12  # standard deviations; all above looks the same to the network

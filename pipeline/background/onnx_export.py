@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.background.network import N_CHANNELS, NETWORK_SIZE
+from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, PROBED_LAYER
 
 if TYPE_CHECKING:
     import keras
@@ -40,11 +40,6 @@ def export_onnx(model: "keras.Model", no_ground_probe: tuple[np.ndarray, float],
             graph.add("Relu", inputs, name)
         elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
             graph.add("GlobalAveragePool", inputs, name)
-            weights, bias = no_ground_probe
-            probe = graph.add_constant("probe_kernel", weights[None, :, None, None])
-            probe_bias = graph.add_constant("probe_bias", np.array([max(bias, -1e3)]))
-            graph.add("Conv", [name, probe, probe_bias], "no_ground_logit")
-            graph.add("Sigmoid", ["no_ground_logit"], "no_ground_prob")
         elif isinstance(layer, keras.layers.Add):
             graph.add("Add", inputs, name)
         else:  # UpSampling2D
@@ -53,6 +48,14 @@ def export_onnx(model: "keras.Model", no_ground_probe: tuple[np.ndarray, float],
             graph.add("Resize", [*inputs, graph.add_constant(f"{name}_region", np.empty(0)), scales], name, **how)
         name_of[id(layer.output)] = name
     graph.add("Sigmoid", [name_of[id(model.output)]], "foreground_prob")
+    weights, bias = no_ground_probe
+    graph.add("GlobalAveragePool", [PROBED_LAYER], "probed_mean")
+    probe = [
+        graph.add_constant("probe_kernel", weights[None, :, None, None]),
+        graph.add_constant("probe_bias", np.array([bias])),
+    ]
+    graph.add("Conv", ["probed_mean", *probe], "no_ground_logit")
+    graph.add("Sigmoid", ["no_ground_logit"], "no_ground_prob")
     opset = helper.make_opsetid("", OPSET)
     file = helper.make_model(graph.finish(), opset_imports=[opset], ir_version=IR_VERSION, doc_string=about)
     onnx.checker.check_model(file)

@@ -4,6 +4,7 @@ The network learns from the channels of `network.input_channels` and the true ma
 ones.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from pipeline.background.colour import to_lab
 from pipeline.background.composites import Cutout, compose_photograph
 from pipeline.background.ground import fit_ground
-from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, input_channels, normalise_channels
+from pipeline.background.network import N_CHANNELS, NETWORK_SIZE, PROBED_LAYER, input_channels, normalise_channels
 
 if TYPE_CHECKING:
     import keras
@@ -28,10 +29,7 @@ LEARNING_RATE = 0.002  # of AdamW at the start; falls to 0 by a cosine
 AVERAGED_STEPS = 200  # steps over which the weights are averaged, about, or a tenth of all
 MIN_MASK, MAX_MASK = 0.02, 0.9  # share of a composite that its mask may cover; others teach nothing
 MAX_GROUND = 0.03  # share of an image; with less, `regions.is_plausible` takes no mask
-PROBE_C = 0.1  # inverse of the L2 penalty's strength; 0.01 finds some fewer close-ups
-# examples that one without ground counts as. With 1 instead of 3, 6 of 100 close-ups fewer are kept whole; with 7, 2 of
-# 100 catalogue photographs keep their ground, with 3 none
-NO_GROUND_WEIGHT = 3
+NEVER = 100.0  # logit of a probability that is 0 in float32
 ParallelMap = Callable[[Callable, Iterable], Iterator]  # the results of a function for each item, in their order
 
 
@@ -66,9 +64,9 @@ def build_network() -> "keras.Model":
     import keras
     from keras import layers
 
-    def block(x, channels: int, stride: int = 1, size: int = 3):
+    def block(x, channels: int, stride: int = 1, size: int = 3, name: str | None = None):
         x = layers.Conv2D(channels, size, stride, padding="same", use_bias=False)(x)
-        return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+        return layers.ReLU(name=name)(layers.BatchNormalization(momentum=0.95)(x))
 
     inputs = keras.Input((NETWORK_SIZE, NETWORK_SIZE, N_CHANNELS))
     x, across = inputs, []
@@ -78,7 +76,8 @@ def build_network() -> "keras.Model":
     whole = layers.Conv2D(BLOCK_CHANNELS[-1], 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(x))
     x = block(layers.Add()([x, whole]), BLOCK_CHANNELS[-1])
     for channels, beside in zip(BLOCK_CHANNELS[-2::-1], across[-2::-1], strict=True):
-        x = layers.UpSampling2D(2, interpolation="bilinear")(block(x, channels, size=1))
+        name = PROBED_LAYER if channels == BLOCK_CHANNELS[-3] else None
+        x = layers.UpSampling2D(2, interpolation="bilinear")(block(x, channels, size=1, name=name))
         x = block(layers.Add()([x, beside]), channels)
     return keras.Model(inputs, layers.UpSampling2D(2, interpolation="bilinear")(layers.Conv2D(1, 1)(x)))
 
@@ -159,30 +158,45 @@ def train_network(
 
 
 def fit_no_ground_probe(model: "keras.Model", examples: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Fit the probability that an image has no ground to what the trained network has at its bottom.
+    """Fit the probability that an image has no ground to what the trained network has at PROBED_LAYER.
 
-    A linear probe (Alain, Bengio 2016, arXiv:1610.01644): logistic regression on the mean of the deepest maps. That of
-    a network trained for masks tells close-ups of models not seen from other pictures with an area under the ROC curve
-    of 0.97.
+    A linear probe (Alain, Bengio 2016, arXiv:1610.01644): logistic regression on the mean of the layer's maps.
+    On models not seen, the probe told close-ups from other pictures with an area under the ROC curve of 0.96.
 
     examples : from `make_example`, with and without ground; of an image without ground the product covers all but
     MAX_GROUND. Returns the weights, float64 (n_maps,), and the bias.
     """
-    import keras
-
-    pooling = next(layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D))
-    encoder = keras.Model(model.input, pooling.output)
-    stacked = np.stack(list(examples))
-    has_no_ground = stacked[..., -1].mean(axis=(1, 2)) >= 255 * (1 - MAX_GROUND)
-    if has_no_ground.all() or not has_no_ground.any():
-        return np.zeros(pooling.output.shape[-1]), -np.inf
-    parts = [normalise_channels(stacked[i : i + 64, ..., :-1]) for i in range(0, len(stacked), 64)]
-    maps = np.concatenate([np.asarray(encoder(part, training=False)) for part in parts]).reshape(len(stacked), -1)
-    scaler = StandardScaler().fit(maps)
-    weight = {False: 1, True: NO_GROUND_WEIGHT}
-    probe = LogisticRegression(C=PROBE_C, max_iter=1000, class_weight=weight).fit(scaler.transform(maps), has_no_ground)
+    maps, has_no_ground = [], []
+    encoder = probed_maps(model)
+    for part in batched(examples, 64):
+        stacked = np.stack(part)
+        has_no_ground.append(stacked[..., -1].mean(axis=(1, 2)) >= 255 * (1 - MAX_GROUND))
+        maps.append(np.asarray(encoder(normalise_channels(stacked[..., :-1]), training=False)))
+    values, labels = np.concatenate(maps), np.concatenate(has_no_ground)
+    if labels.all() or not labels.any():  # nothing to learn from: there is always ground
+        return np.zeros(values.shape[1]), -NEVER
+    scaler = StandardScaler().fit(values)
+    probe = LogisticRegression(max_iter=1000).fit(scaler.transform(values), labels)
     weights = probe.coef_[0] / scaler.scale_
     return weights, float(probe.intercept_[0] - weights @ scaler.mean_)
+
+
+def probed_maps(model: "keras.Model") -> "keras.Model":
+    """Return the part of a network up to the mean of PROBED_LAYER's maps: channels -> float32 (n, n_maps)."""
+    import keras
+
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(model.get_layer(PROBED_LAYER).output))
+
+
+def batched(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Return the items in lists of `size`, the last one shorter.
+
+    >>> list(batched(range(5), 2))
+    [[0, 1], [2, 3], [4]]
+    """
+    remaining = iter(items)
+    while part := list(itertools.islice(remaining, size)):
+        yield part
 
 
 def make_training_step(model: "keras.Model", optimizer: "keras.Optimizer") -> Callable:
