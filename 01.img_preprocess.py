@@ -4,17 +4,19 @@
     python 01.img_preprocess.py --DATASET=bags --SAVE_MASKS=True
     python 01.img_preprocess.py --BACKGROUND_METHOD=sobel
 
-The product keeps its pixels, everything else becomes white. An alpha channel is taken as the mask. Else, for each one:
+The product keeps its pixels, everything else becomes white. An alpha channel is taken as the mask, unless it is a
+frame (a circle, rounded corners, a border). Then, and without one:
 
-1. The photograph within frames and banners of one colour is found (`layout`).
+1. The photograph within frames and banners is found; beyond a round frame it is continued (`frame`, `layout`).
 2. Its scene is made (`scene`): a smooth surface of colour fitted to the border, and a small network's probability of
-   each pixel to show the product, at 128 x 128 pixels (`network`).
+   each pixel to show the product, at 128 x 128 pixels (`network`). A shadow that repeats the product's outline is
+   ground (`cast_shadow`).
 3. A mask is chosen (`masks`): a smooth ground (white, gradient, studio) is removed by the distance to the surface,
    which finds the finest edges, where the network agrees with the result (`smooth_ground`); any other ground by the
    network's answer and the colours of product and ground (`segmentation`).
 4. The mask is corrected (`corrections`): on a smooth ground badges and shadows are removed that only the network takes
    for ground, and gaps that are too fine for the network; parts nearly of the ground's colour are added, unless they
-   fade into the ground as shadows do.
+   fade into the ground as shadows do. The whole image is kept where the product more likely fills it.
 5. The mask's edge is fitted to the image's, and the product is pasted on white (`matting`).
 
 How well mask and network agree is the trust in the mask. Where the mask can't be trusted the image keeps all its
