@@ -7,7 +7,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageDraw
+
+pillow_heif.register_heif_opener()
 
 
 def product(size: tuple[int, int] = (120, 90), seed: int = 0) -> Image.Image:
@@ -78,6 +81,8 @@ def good() -> dict[str, bytes]:
         "1_1_lzw.tif": encoded(image, "TIFF", compression="tiff_lzw"),
         "1_1_old.bmp": encoded(image, "BMP"),
         "1_1_png_inside.jpg": encoded(image, "PNG"),
+        "1_1_phone.HEIC": encoded(image, "HEIF", quality=80),
+        "1_1_web.avif": encoded(image, "AVIF", quality=80),
         "1_1_broken_exif.jpg": encoded(image, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff" + b"\xff" * 40),
         "1_1_broken_icc.jpg": encoded(image, icc_profile=b"\x00\x01no profile" * 30),
         "1_1_one.png": encoded(Image.new("RGB", (1, 1), (200, 0, 0)), "PNG"),
