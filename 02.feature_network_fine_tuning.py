@@ -7,16 +7,18 @@ A classifier of the known models is trained on top of the block HEAD_LAYER: firs
 TRAIN_FROM_LAYER on, batch normalisation frozen (that of random weights is fitted to the images before). The features
 that clustering needs are read off that block or an earlier one: right below a classifier they are about the models it
 knows, a block or two earlier about what tells products apart. Some models are held out: they are never trained on;
-after each epoch they choose block and pooling, and judge the features by how well K-means, told their number, finds
-them (ARI), by how often an image's nearest neighbour shows its own model (recall at 1), and by how many of the nearest
-do (mean average precision at R). What is judged, and kept, is the average of the weights over the last AVERAGED_EPOCHS.
-Features are also judged whitened: along the directions in which photographs of one known model differ, as by light or
-pose, all features are shortened (WHITENING), where the held-out models gain by it. Where no epoch beats the starting
-network, read off where that is best, the starting network is kept. Else, with REFIT, a second training from the same
-start shows all models, the held-out ones too, for as many epochs as were best. Before that, the features of the
-held-out models' photographs are kept in known_features.npz: `features` float32 (n, n_features), `labels` (n,) the
-models' names, `network` what features.json calls the network. By them stage 04 learns how alike photographs of one
-model and of different ones are. A training that was killed goes on from its last epoch.
+after each epoch they choose block and pooling, and judge the features: by how many of an image's nearest neighbours
+show its own model (mean average precision at R), by how well one threshold of similarity tells pairs of one model from
+pairs of two (average precision), and by how many deviations photographs of one model are more alike than others
+(margin), which still tells good from better where no photograph is grouped wrongly. What is judged, and kept, is the
+average of the weights over the last AVERAGED_EPOCHS. Features are also judged whitened: along the directions in which
+photographs of one known model differ, as by light or pose, all features are shortened (WHITENING), where the held-out
+models gain by it. Where no epoch beats the starting network, read off where that is best, the starting network is kept.
+Else, with REFIT, a second training from the same start shows all models, the held-out ones too, for as many epochs as
+were best. Before that, the features of the held-out models' photographs are kept in known_features.npz: `features`
+float32 (n, n_features), `labels` (n,) the models' names, `network` what features.json calls the network. By them stage
+04 learns how alike photographs of one model and of different ones are. A training that was killed goes on from its last
+epoch.
 
 References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
 normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016

@@ -14,7 +14,7 @@ from pipeline.features.inception import (
     scale_pixels,
     select_layers,
 )
-from pipeline.features.retrieval_scores import judge, map_at_r, similarity_matrix
+from pipeline.features.retrieval_scores import judge, separation, similarity_matrix
 from pipeline.features.whitening import Whitening, fit_whitening, normalise_rows, whiten
 from pipeline.tensorflow_runtime import tensorflow
 
@@ -85,13 +85,16 @@ class JudgedImages(NamedTuple):
 
 
 def best_place(parts: list[np.ndarray], labels: np.ndarray) -> int:
-    """Return the index of the features that tell models apart best, by `map_at_r`.
+    """Return the index of the features that tell models apart best, by the score of `separation`.
 
     parts : float32 arrays of (n_images, n_features); labels : int ndarray of shape (n_images,)
     """
     if len(parts) == 1:
         return 0
-    return int(np.argmax([map_at_r(similarity_matrix(part), labels) for part in parts]))
+    scores = [
+        separation(similarity_matrix(part), labels)["score"] if np.isfinite(part).all() else -1.0 for part in parts
+    ]
+    return int(np.argmax(scores))
 
 
 def judge_place(reader: FeatureReader, place: int, features: np.ndarray, judged: JudgedImages, strength: float) -> dict:
