@@ -42,7 +42,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import images, memory, parallel
+from pipeline import images, memory
 from pipeline.background.frame import extend_beyond_frame, find_frame
 from pipeline.background.layout import photograph_within
 from pipeline.background.masks import choose_mask, consider_whole_image, correct_mask, segment_without_network
@@ -54,6 +54,7 @@ from pipeline.background.segmentation import EVEN_SPREAD
 from pipeline.dataset import describe_left_out, folder_of_images
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.executor import ordered_map
 
 STAGE = "01.img_preprocess.py"
 TABLE = ["image", "method", "foreground_fraction", "trust"]  # columns of preprocess.csv
@@ -224,7 +225,7 @@ def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
     cv2.setNumThreads(1)
     memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time
     work = functools.partial(preprocess_image, dataset, options_of_config(), config.SAVE_MASKS)
-    rows = parallel.in_processes(work, names)
+    rows = ordered_map(work, names)
     return iter(tqdm(rows, total=len(names), unit="image", disable=None))
 
 

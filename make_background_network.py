@@ -35,7 +35,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline import images, parallel
+from pipeline import images
 from pipeline.background.composites import Cutout, crop_close_up, cut_out
 from pipeline.background.network import N_CHANNELS, NETWORK_SIZE
 from pipeline.background.onnx_export import export_onnx
@@ -51,6 +51,7 @@ from pipeline.background.training import (
 from pipeline.dataset import images_of
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.kinds import split_names
 from pipeline.tensorflow_runtime import tensorflow
 
@@ -61,6 +62,7 @@ SOURCES = 1200  # products cut out of each data set, at most, so that a large on
 CLOSE_UPS = ((0.985, 1.0), (0.35, 0.93))  # share of a close-up that the product covers: no ground, some ground
 CUT_OFF_SHARE = 0.3  # of the products that the border cuts off; these have no true outline there
 
+in_threads = functools.partial(ordered_map, threads=True)
 Pairs = list[tuple[Path, Path]]  # photographs and their masks
 
 
@@ -116,10 +118,10 @@ def read_material(sets: dict[str, Pairs], grounds: list[Path]) -> tuple[Material
         print(f"{dataset}: {(len(material.examples) - n_before) // REPEATS} photographs to train on")
     if not material.cutouts:
         raise UserError("no mask of MASK_DATASETS holds a product with ground around it: add others")
-    photographs = [image for image in parallel.in_threads(read_ground, grounds) if image is not None]
+    photographs = [image for image in in_threads(read_ground, grounds) if image is not None]
     n_unused += len(grounds) - len(photographs)
     compose = functools.partial(compose_example, material.cutouts, photographs, config.RANDOM_SEED)
-    composed = parallel.in_threads(compose, range(config.COMPOSITES))
+    composed = in_threads(compose, range(config.COMPOSITES))
     material.examples.extend(tqdm(composed, "composites", config.COMPOSITES, disable=None))
     return material, n_unused
 
@@ -130,7 +132,7 @@ def read_photographs(dataset: str, pairs: Pairs, rng: np.random.Generator, mater
     apart = set(models[HELD_OUT // 2 :: HELD_OUT])
     chosen = [pairs[i] for i in np.sort(rng.permutation(len(pairs))[:SOURCES])]
     n_unused = 0
-    read = tqdm(parallel.in_threads(read_pair, chosen), dataset, len(chosen), disable=None)
+    read = tqdm(in_threads(read_pair, chosen), dataset, len(chosen), disable=None)
     for number, ((path, _), found) in enumerate(zip(chosen, read, strict=True)):
         if found is None:
             n_unused += 2  # the photograph and its mask
@@ -184,7 +186,7 @@ def main() -> None:
     examples, held_out = material.examples, np.stack(material.held_out) if material.held_out else nothing
     tensorflow().keras.utils.set_random_seed(config.RANDOM_SEED)
     model = build_network()
-    history = train_network(model, examples, held_out, config.MASK_EPOCHS, config.RANDOM_SEED, parallel.in_threads)
+    history = train_network(model, examples, held_out, config.MASK_EPOCHS, config.RANDOM_SEED, in_threads)
     score = mean_iou(model, held_out)
     probe = fit_no_ground_probe(model, examples + material.close_ups)
     about = (
