@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -85,22 +84,6 @@ def test_only_new_and_changed_images_are_computed(d, capsys):
     assert (features[names.index("05.png")] != before[5]).any()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks at the maps as Linux lists them")
-def test_no_row_of_the_earlier_features_is_mapped_when_they_are_replaced(d, capsys, monkeypatch):
-    """Windows replaces no file that is mapped."""
-    exchange, mapped = feature_files.exchange, []
-
-    def look(paths: dict[str, Path]) -> None:
-        mapped.append(str(paths["features"]) in Path("/proc/self/maps").read_text(encoding="utf-8"))
-        exchange(paths)
-
-    run(capsys)
-    monkeypatch.setattr(feature_files, "exchange", look)
-    draw("00b.png", 50)
-    assert "1 images to compute, 12 known" in run(capsys)
-    assert mapped == [False]
-
-
 def test_an_unchanged_data_set_needs_no_tensorflow(d, root, capsys):
     run(capsys)
     code = (
@@ -138,6 +121,12 @@ def write_network(whitening: Whitening) -> None:
     paths = feature_network.network_paths(model_dir("t"))
     with files.atomic_write(paths[0]) as temporary:
         build_inception(75, config.RANDOM_SEED).save(temporary, include_optimizer=False)
+    write_whitening(whitening)
+
+
+def write_whitening(whitening: Whitening) -> None:
+    """A whitening and the record of it and of the network that is there."""
+    paths = feature_network.network_paths(model_dir("t"))
     np.savez(paths[2], **whitening._asdict())
     about = {"initial_weights": "random", "feature_layer": "mixed0", "pooling": "average", "whitened": True}
     records.write_record(paths[1], {}, [paths[0], paths[2]], **about)
@@ -190,28 +179,25 @@ def test_features_are_whitened_by_what_stage_02_learned(d, capsys, whitening):
     assert "unchanged" in run(capsys)
 
 
-@pytest.mark.parametrize(
-    "problem", ["missing", "of another network", "of another layer", "not of numbers", "not finite"]
-)
-def test_a_whitening_that_does_not_fit_is_refused_and_earlier_features_stay(d, capsys, whitening, problem):
+def test_a_whitening_that_does_not_fit_is_refused_and_earlier_features_stay(d, capsys, whitening):
     config.FEATURE_NETWORK = "fine-tuned"
     write_network(whitening)
     run(capsys)
     before = d["features"].read_bytes()
     path = feature_network.network_paths(model_dir("t"))[2]
-    if problem == "of another layer":
-        write_network(Whitening(whitening.mean[:9], whitening.matrix[:9, :9]))
-    elif problem == "not of numbers":
-        write_network(Whitening(whitening.mean.astype("S4"), whitening.matrix))
-    elif problem == "not finite":
-        write_network(Whitening(whitening.mean * np.nan, whitening.matrix))
-    elif problem == "missing":
-        path.unlink()
-    else:
-        np.savez(path, **Whitening(whitening.mean + 1, whitening.matrix)._asdict())
-    with pytest.raises(UserError, match=r"run 02\.feature_network_fine_tuning\.py"):
-        stage.main()
-    assert d["features"].read_bytes() == before
+    of_another_network = Whitening(whitening.mean + 1, whitening.matrix)
+    damages = {
+        "of another network": lambda: np.savez(path, **of_another_network._asdict()),
+        "of another layer": lambda: write_whitening(Whitening(whitening.mean[:9], whitening.matrix[:9, :9])),
+        "not of numbers": lambda: write_whitening(Whitening(whitening.mean.astype("S4"), whitening.matrix)),
+        "not finite": lambda: write_whitening(Whitening(whitening.mean * np.nan, whitening.matrix)),
+        "missing": path.unlink,
+    }
+    for name, damage in damages.items():
+        damage()
+        with pytest.raises(UserError, match=r"run 02\.feature_network_fine_tuning\.py"):
+            stage.main()
+        assert d["features"].read_bytes() == before, name
 
 
 def test_without_stage_02_it_is_named(d):

@@ -15,6 +15,7 @@ SMALL = (
     "--MIN_IMAGES_PER_CLASS=2",
     "--IMAGE_SIZE=75",
     "--HEAD_EPOCHS=1",
+    "--REFIT=False",
     "--EPOCHS=1",
     "--PRETRAINED_WEIGHTS=random",
     "--SAVE_MASKS=True",

@@ -1,6 +1,7 @@
 """The baseline: its rules on known numbers, and its steps on drawn squares and discs."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -95,7 +96,7 @@ def test_repeats_have_the_same_pixels_whatever_the_file(tmp_path):
     assert remove_dup_img.duplicates(tmp_path, ["a.png", "b.bmp", "c.png", "d.jpg"]) == [("b.bmp", "a.png")]
 
 
-def test_run_all_clusters_and_scores(shapes, root, run_stage):
+def test_run_all_clusters_and_scores_and_clusters_alone_where_there_are_no_labels(shapes, root, run_stage):
     (shapes / "3_300_1.jpg").write_bytes(b"no image")
     result = run_stage("original_src/run_all.py", *SMALL)
     assert result.returncode == 0, result.stderr
@@ -117,8 +118,10 @@ def test_run_all_clusters_and_scores(shapes, root, run_stage):
     written = {path.relative_to(root).parts[:3] for path in root.rglob("*.*") if path.is_file()}
     assert {parts[2] for parts in written if parts[0] in ("data", "result") and parts[1] == "shapes"} == {"baseline"}
 
-
-def test_photographs_without_labels_are_clustered(shapes, root, run_stage):
+    # without labels, over the same features
+    shutil.rmtree(root / "result")
+    for path in (root / "data/shapes/baseline").glob("labels_*"):
+        path.unlink()
     result = run_stage("original_src/run_all.py", *SMALL, "--LABEL_FROM=none")
     assert result.returncode == 0, result.stderr
     assert (root / "data/shapes/baseline/labels_pred.csv").exists()
