@@ -17,7 +17,8 @@ Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/
         data/D/known_features.npz (where not fine-tuned)
 Config: FEATURE_NETWORK, INPUT_RANGE, INPUT_MEAN, INPUT_DEVIATION, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER,
         POOLING, MIRROR_AVERAGE, L2_NORMALIZE, COMPUTE_DTYPE (which data: DATASET, TRAIN_DATASET; told by the network's
-        fingerprint: PRETRAINED_WEIGHTS, RANDOM_SEED; without effect on the files: EXTRACTION_BATCH_SIZE, N_JOBS, REDO)
+        fingerprint: PRETRAINED_WEIGHTS, RANDOM_SEED; without effect on the files: EXTRACTION_BATCH_SIZE, N_JOBS,
+        SCHEDULER, SCHEDULER_TLS, REDO)
 """
 
 import contextlib
@@ -45,7 +46,7 @@ from pipeline.features.training_images import sample_images
 from pipeline.features.whitening import Whitening
 from pipeline.machinery import files, records, run
 from pipeline.machinery.errors import UserError
-from pipeline.machinery.executor import ordered_map
+from pipeline.machinery.executor import keep, ordered_map
 from pipeline.machinery.parts import Parts
 from pipeline.machinery.paths import data_dir, display_path, img_dir, model_dir, training_images_dir
 from pipeline.tensorflow_runtime import choose_dtype
@@ -221,18 +222,33 @@ def batches(paths: list[Path], size: int, batch_size: int) -> Iterator[tuple[np.
         yield np.stack(images_rgb), list(reasons)
 
 
-def compute_features(paths: dict[str, Path], extractor: Extractor, parts: Parts) -> dict[str, str]:
+def compute_batch(paths: list[Path], network_id: str) -> tuple[np.ndarray, list[str]]:
+    """Return features (n, n_features) of image files, and the reasons why some can't be read: what a worker does."""
+    extractor = keep(network_id, load_network)
+    ((images_rgb, reasons),) = batches(paths, extractor.size, len(paths))
+    return extractor.compute(images_rgb), reasons
+
+
+def compute_batches(paths: list[Path], extractor: Extractor, network_id: str) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Compute EXTRACTION_BATCH_SIZE files at a time, as `compute_batch` does: by `extractor`, or on the cluster."""
+    size = config.EXTRACTION_BATCH_SIZE
+    if config.SCHEDULER:
+        parts = [paths[begin : begin + size] for begin in range(0, len(paths), size)]
+        return ordered_map(functools.partial(compute_batch, network_id=network_id), parts, batch=1)
+    return ((extractor.compute(images_rgb), reasons) for images_rgb, reasons in batches(paths, extractor.size, size))
+
+
+def compute_features(paths: dict[str, Path], extractor: Extractor, network_id: str, parts: Parts) -> dict[str, str]:
     """Compute the features of images, keyed by their fingerprints, and keep them in `parts`.
 
     Returns fingerprint -> reason for those that can't be read.
     """
-    unreadable = {}
-    keys, batch_size = list(paths), config.EXTRACTION_BATCH_SIZE
+    unreadable, keys = {}, iter(paths)
     done: list[tuple[str, Row]] = []
-    with tqdm(total=len(keys), unit=" images", disable=None) as progress:
-        for i, (images_rgb, reasons) in enumerate(batches(list(paths.values()), extractor.size, batch_size)):
-            found = extractor.compute(images_rgb)  # (n, n_features)
-            batch_keys = keys[i * batch_size : (i + 1) * batch_size]
+    computed = compute_batches(list(paths.values()), extractor, network_id)
+    with tqdm(total=len(paths), unit=" images", disable=None) as progress:
+        for i, (found, reasons) in enumerate(computed):
+            batch_keys = list(itertools.islice(keys, len(reasons)))
             unreadable.update({key: reason for key, reason in zip(batch_keys, reasons, strict=True) if reason})
             done += [(key, row) for key, row, reason in zip(batch_keys, found, reasons, strict=True) if not reason]
             progress.update(len(batch_keys))
@@ -311,14 +327,6 @@ def same_way(one: dict, other: dict) -> bool:
     return all(one.get(key) == other[key] for key in ("code", "settings", "network"))
 
 
-def write_skipped(path: Path, skipped: list[tuple[str, str, str]]) -> None:
-    """Write features_skipped.csv where an image could not be read; remove that of an earlier run where all could."""
-    if skipped:
-        files.write_csv(path, ["image", "stage", "reason"], skipped)
-    else:
-        path.unlink(missing_ok=True)
-
-
 # ---- the stage -----------------------------------------------------------------------------------
 
 
@@ -361,7 +369,8 @@ def main() -> None:
         run.unchanged(wrote)
         return
 
-    parts = Parts(paths["parts"], records.fingerprint([origin[key] for key in ("code", "settings", "network")]), STAGE)
+    network_id = records.fingerprint([origin[key] for key in ("code", "settings", "network")])
+    parts = Parts(paths["parts"], network_id, STAGE)
     if config.REDO:
         parts.remove()
     earlier, about = earlier_rows(paths, origin)
@@ -374,16 +383,15 @@ def main() -> None:
         extractor = load_network()
         about = extractor.about
         parts.begin(about)
-        unreadable = compute_features(to_do, extractor, parts)
+        unreadable = compute_features(to_do, extractor, network_id, parts)
     skipped = [(name, STAGE, unreadable[key]) for name, key in keys.items() if key in unreadable]
     if len(skipped) == len(names):
         raise UserError(f"no file of {display_path(folder)}/ can be read as an image: {skipped[0][2]}")
     keys = {name: "" if key in unreadable else key for name, key in keys.items()}
     feature_files.write_next(paths["next"], [key for key in keys.values() if key], about["n_features"], earlier, parts)
-    del earlier  # a file of which rows are mapped can't be replaced on Windows
     write_known(label_of, origin, extractor)
     write_outputs(paths, origin, keys, about | {"seconds": round(time.perf_counter() - begin, 1)})
-    write_skipped(paths["skipped"], skipped)
+    feature_files.write_skipped(paths["skipped"], skipped)
     parts.remove()
     run.summary(len(names), len(names) - len(skipped), len(skipped), wrote, time.perf_counter() - begin)
 

@@ -119,7 +119,7 @@ def draw_data_set(dataset: str, models: list[Model]) -> None:
     if records.up_to_date(record_path, origin):
         return run.unchanged([image_dir, mask_dir])
     write = functools.partial(write_model, size=config.SAMPLE_IMAGE_SIZE, image_dir=image_dir, mask_dir=mask_dir)
-    drawn = tqdm(ordered_map(write, models), dataset, len(models), unit="model", disable=None)
+    drawn = tqdm(ordered_map(write, models, batch=1), dataset, len(models), unit="model", disable=None)
     written = [path for of_model in drawn for path in of_model]
     remove_former(record_path, written, folders)
     records.write_record(record_path, origin, written, n_models=len(models), n_images=len(written) // 2)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.machinery import records
 from pipeline.machinery.errors import UserError
-from pipeline.machinery.files import atomic_write, read_npz, remove_temporaries
+from pipeline.machinery.files import atomic_write, read_npz, remove_temporaries, write_csv
 from pipeline.machinery.parts import Parts
 from pipeline.machinery.paths import data_dir, display_path, model_dir
 
@@ -92,3 +92,11 @@ def fits_features(known_path: Path, dataset: str) -> bool:
     except UserError:  # a file from elsewhere, which does not say
         return True
     return network is None or network == known_network
+
+
+def write_skipped(path: Path, skipped: list[tuple[str, str, str]]) -> None:
+    """Write features_skipped.csv where an image could not be read; remove that of an earlier run where all could."""
+    if skipped:
+        write_csv(path, ["image", "stage", "reason"], skipped)
+    else:
+        path.unlink(missing_ok=True)

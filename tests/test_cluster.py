@@ -19,7 +19,7 @@ from pipeline.machinery import cluster, executor
 from pipeline.machinery.errors import UserError
 
 distributed = pytest.importorskip("distributed", reason="pip install -r requirements-cluster.txt")
-STAGE_01 = "01.img_preprocess.py"
+STAGE_01, STAGE_03 = "01.img_preprocess.py", "03.feature_extraction.py"
 
 
 class Machines:
@@ -98,12 +98,13 @@ def test_an_error_is_raised_after_the_results_before_it(machines, root):
     assert "<lambda>" in str(caught.value.__cause__)  # where it happened
 
 
-def test_stage_01_writes_the_same_files_as_without_a_cluster(machines, snapshots, root):
-    shutil.copytree(snapshots / "before" / STAGE_01, root, dirs_exist_ok=True)
-    process = start(STAGE_01, root, f"--SCHEDULER={machines.address}")
-    _, errors = process.communicate(timeout=120)
+@pytest.mark.parametrize("stage", [STAGE_01, STAGE_03])
+def test_a_stage_writes_the_same_files_as_without_a_cluster(stage, machines, snapshots, root):
+    shutil.copytree(snapshots / "before" / stage, root, dirs_exist_ok=True)
+    process = start(stage, root, f"--SCHEDULER={machines.address}")
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    expected, found = contents(snapshots / "after" / STAGE_01), contents(root)
+    expected, found = contents(snapshots / "after" / stage), contents(root)
     assert found.keys() == expected.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
 

@@ -36,7 +36,6 @@ TO_MOVE = {
     "pipeline/settings.py",
     "pipeline/images.py",
     "pipeline/som.py",
-    "pipeline/parallel.py",
 }
 
 name_of = lambda path: path.relative_to(PROJECT).as_posix()  # noqa: E731

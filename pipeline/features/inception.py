@@ -7,6 +7,7 @@ References: Szegedy et al. 2016, "Rethinking the Inception Architecture" (doi:10
 pooling: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566).
 """
 
+import random
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,14 +38,19 @@ def build_inception(image_size: int, seed: int, policy: str = "float32") -> "ker
     """
     tensorflow()
     import keras
+    from keras.src.random import seed_generator
 
     keras.utils.set_random_seed(seed)
+    # Keras draws the seed of each layer from Python's generator, which other threads, such as those of a cluster's
+    # worker, may ask meanwhile: here, from one of its own, with the same numbers
+    shared, seed_generator.python_random = seed_generator.python_random, random.Random(seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         return keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(image_size, image_size, 3))
     finally:
         keras.config.set_dtype_policy(before)
+        seed_generator.python_random = shared
 
 
 def guess_input_range(backbone: "keras.Model") -> str:

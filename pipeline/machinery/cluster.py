@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.machinery import settings
 from pipeline.machinery.errors import UserError
@@ -39,10 +39,19 @@ class UnfitWorkerError(Exception):
     """A worker can't do this run's work; `args` are its address and why."""
 
 
+class Order(NamedTuple):
+    """What every piece of work of a run comes with."""
+
+    root: str
+    marker: str  # path of a file below the root, which is there as long as the work is wanted
+    code: str  # `code_print`
+    settings: dict[str, object]  # every constant of config.py
+
+
 class Cluster:
     """The workers of a Dask cluster. An item is a list, whose parts a worker takes one after the other.
 
-    function : called with each part of an item; with the root as here, whatever the worker's IMAGE_CLUSTER_ROOT
+    function : called with each part of an item, with the root and the settings as here, whatever those of the worker
     address : of the scheduler, "tcp://host:8786", or "tls://host:8786" with certificates
     tls_dir : folder with ca.pem, cert.pem and key.pem; None for a scheduler without TLS
     stopped : not empty as soon as no more results are wanted
@@ -55,7 +64,8 @@ class Cluster:
         self.seen_at = time.monotonic()  # when there was a worker last
         self.client = connect(address, tls_dir)
         self.marker = write_marker()
-        self.order = (str(root()), str(self.marker), code_print())
+        values = {name: settings.value(name) for name in settings.names()}
+        self.order = Order(str(root()), str(self.marker), code_print(), values)
 
     @property
     def n_workers(self) -> int:
@@ -165,8 +175,8 @@ def connect(address: str, tls_dir: Path | None) -> "distributed.Client":
         import distributed
     except ImportError:
         raise UserError(
-            "SCHEDULER needs Dask: install it by .venv/bin/python -m pip install -r requirements-cluster.txt, "
-            "or set SCHEDULER to None"
+            "SCHEDULER needs Dask: install it by python3 -m pip --python .venv/bin/python install -r "
+            "requirements-cluster.txt, or set SCHEDULER to None"
         ) from None
     for name in ["distributed", *logging.root.manager.loggerDict]:
         if name.startswith("distributed"):
@@ -224,30 +234,29 @@ def write_marker() -> Path:
 
 # ---- on the worker ---------------------------------------------------------------------------------
 
-_one_at_a_time = threading.Lock()  # the root is that of the process
+_one_at_a_time = threading.Lock()  # root and settings are those of the process
 
 
-def run_batch(order: tuple[str, str, str], work: bytes) -> list[tuple]:
+def run_batch(order: Order, work: bytes) -> list[tuple]:
     """Return (result, error) of a function for each of a list of items; what a worker does.
 
-    order : the root, the marker's path and the `code_print` of the run
     work : the function and the list, pickled
     Raises UnfitWorkerError where the worker does not see the marker, or would compute with other code.
     """
     import cloudpickle
     import distributed
 
-    root_path, marker, code = order
     address = distributed.get_worker().address
-    if code_print() != code:
+    if code_print() != order.code:
         raise UnfitWorkerError(address, "its pipeline, Python or packages are of another version")
     function, items = cloudpickle.loads(work)
     results = []
     with _one_at_a_time:
-        os.environ["IMAGE_CLUSTER_ROOT"] = root_path
+        os.environ["IMAGE_CLUSTER_ROOT"] = order.root
+        settings.assign(order.settings)
         for item in items:
-            if not Path(marker).exists():
-                raise UnfitWorkerError(address, f"it does not see {root_path}, or not the same folder under that path")
+            if not Path(order.marker).exists():
+                raise UnfitWorkerError(address, f"it does not see {order.root}, or another folder under that path")
             try:
                 results.append((function(item), None))
             except Exception as error:

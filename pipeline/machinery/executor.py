@@ -43,7 +43,7 @@ def ordered_map(
     ----------
     function : called in processes that are forks of this one, on Linux: they begin at once and know all that it knows,
         but what they change in memory is lost. Results should be small. Elsewhere a fork is not safe: in threads.
-        With SCHEDULER, on other machines, which know of this process what `function` holds, and its root
+        With SCHEDULER, on other machines, which know of this process what `function` holds, the root and the settings
     items : read no further than `n_ahead` items ahead of the reader. Where processes work, items are pickled
     threads : work in threads of this process, which share its memory and wait for Python's lock, whatever SCHEDULER is
     n_ahead : number of items begun ahead of the reader; 0 means 3 for each worker
@@ -192,6 +192,18 @@ class Processes:
         self.executor.shutdown(cancel_futures=True)
 
 
+def keep(key: object, make: Callable[[], Result]) -> Result:
+    """Return what `make` gives, made once in this process as long as it is asked for with the same `key`.
+
+    For what takes long to make and can't be pickled: a function of `ordered_map` makes it where it works.
+    """
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = make()
+    return _kept[key]
+
+
+_kept: dict = {}
 _function: Callable  # of a forked process
 _ended: mmap.mmap
 

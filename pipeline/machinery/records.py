@@ -18,7 +18,7 @@ from pipeline.machinery.errors import UserError
 from pipeline.machinery.files import plain, write_json
 from pipeline.machinery.paths import PROJECT, display_path, root
 
-OLD_NAMES = [PROJECT / "pipeline" / f"{name}.py" for name in ("files", "settings", "memory", "parallel", "dataset")]
+OLD_NAMES = [PROJECT / "pipeline" / f"{name}.py" for name in ("files", "settings", "memory", "dataset")]
 
 
 def fingerprint(value: object) -> str:

@@ -26,6 +26,12 @@ def names() -> list[str]:
     return [name for name in vars(config) if name.isupper()]
 
 
+def assign(values: dict[str, object]) -> None:
+    """Give constants other values, for this process."""
+    for name, new in values.items():
+        setattr(config, name, new)
+
+
 def n_jobs() -> int:
     """Return the number of workers to use: `config.N_JOBS`, or one per core that this process may use for 0."""
     if config.N_JOBS:
@@ -61,8 +67,7 @@ def apply_overrides(arguments: list[str]) -> dict[str, object]:
             near = difflib.get_close_matches(name.upper(), names(), n=1, cutoff=0.0)
             raise SettingError(f"--{name}: config.py has no such setting; the nearest is {near[0]}")
         overrides[name] = parsed(name, text)
-    for name, value in overrides.items():
-        setattr(config, name, value)
+    assign(overrides)
     return overrides
 
 
