@@ -92,12 +92,13 @@ def find_product(image_bgr: np.ndarray, alpha: np.ndarray | None, options: Optio
     height, width = image_bgr.shape[:2]
     size = size_within(width, height, WORK_SIZE)
     small_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
-    hides = alpha is not None and is_plausible(alpha > 127)
-    frame = find_frame(small_bgr, cv2.resize(alpha, size, interpolation=cv2.INTER_AREA) if hides else None)
-    if hides:
+    if alpha is not None and is_plausible(alpha > 127):
         visible = alpha > 127
+        frame = find_frame(small_bgr, cv2.resize(alpha, size, interpolation=cv2.INTER_AREA))
         if frame is None:
             return visible, "alpha", 1.0
+    else:
+        frame = find_frame(small_bgr, None)
     is_strip = min(height, width) < MIN_SIDE or max(height, width) > MAX_ASPECT * min(height, width)
     if is_strip or small_bgr.std(axis=(0, 1)).max() < EVEN_SPREAD:
         return visible, "none", 0.0
@@ -255,7 +256,8 @@ def main() -> None:
         check_network(options.network_path)
     try:
         for row in in_parallel(dataset, to_do):
-            rows[row["image"]] = {**row, "raw": prints[row["image"]]}
+            name = str(row["image"])
+            rows[name] = {**row, "raw": prints[name]}
     except BaseException:
         # what is done stays done: the next run goes on from here
         records.write_record(record_path, {**origin, "inputs": {}}, [], images=rows)
@@ -269,12 +271,13 @@ def main() -> None:
         remove_outputs(dataset, name)
     files.write_csv(table_path, TABLE, [[rows[n][key] for key in TABLE] for n in names if "reason" not in rows[n]])
     files.write_csv(skipped_path, ["image", "stage", "reason"], skipped)
-    results = {"seconds": round(time.perf_counter() - begin, 1), "images": {name: rows[name] for name in names}}
-    records.write_record(record_path, origin, [table_path, skipped_path], **results)
+    seconds = round(time.perf_counter() - begin, 1)
+    images_done = {name: rows[name] for name in names}
+    records.write_record(record_path, origin, [table_path, skipped_path], seconds=seconds, images=images_done)
     for sentence in describe_left_out(folder, [name for name, _, _ in skipped]):
         print(sentence)
     n_files = len(names) + len(folder.unread)
-    run.summary(n_files, n_files - len(skipped), len(skipped), wrote, results["seconds"])
+    run.summary(n_files, n_files - len(skipped), len(skipped), wrote, seconds)
 
 
 if __name__ == "__main__":

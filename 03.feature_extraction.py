@@ -389,6 +389,7 @@ def main() -> None:
         raise UserError(f"no file of {display_path(folder)}/ can be read as an image: {skipped[0][2]}")
     keys = {name: "" if key in unreadable else key for name, key in keys.items()}
     feature_files.write_next(paths["next"], [key for key in keys.values() if key], about["n_features"], earlier, parts)
+    del earlier  # a file of which rows are mapped can't be replaced on Windows
     write_known(label_of, origin, extractor)
     write_outputs(paths, origin, keys, about | {"seconds": round(time.perf_counter() - begin, 1)})
     feature_files.write_skipped(paths["skipped"], skipped)

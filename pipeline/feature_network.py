@@ -49,7 +49,7 @@ def identify(chosen: str, seed: int) -> str:
 
     chosen, seed : PRETRAINED_WEIGHTS, RANDOM_SEED
     """
-    if chosen == "auto" and not INCEPTION.cache_path.is_file() and start_network.PATH.is_file():
+    if chosen == "auto" and not INCEPTION.cache_path.is_file():
         return f"{START} {records.fingerprint_file(start_network.PATH)}"
     return weights.known(INCEPTION, chosen, SETTING, seed)
 
@@ -62,8 +62,7 @@ def build_start(chosen: str, image_size: int, seed: int, policy: str = "float32"
     """
     backbone = build_inception(image_size, seed, policy)
     unreached_path = root() / "model" / ".imagenet_not_reached"
-    without = chosen == "auto" and weights.imagenet_path(INCEPTION, False, SETTING, unreached_path) is None
-    if without and start_network.PATH.is_file():
+    if chosen == "auto" and weights.imagenet_path(INCEPTION, False, SETTING, unreached_path) is None:
         own = start_network.read_start_network()
         start_network.assign_weights(backbone, own)
         whitening = None if own.whitening is None else Whitening(*own.whitening)

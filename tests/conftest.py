@@ -82,7 +82,7 @@ def run_stage(root: Path) -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(
             [sys.executable, str(PROJECT / name), *arguments],
             cwd=PROJECT,
-            env={**os.environ, "IMAGE_CLUSTER_ROOT": str(root)},
+            env={**os.environ, "IMAGE_CLUSTER_ROOT": str(root), "PYTHONIOENCODING": "utf-8"},
             capture_output=True,
             text=True,
             encoding="utf-8",

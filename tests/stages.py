@@ -49,7 +49,7 @@ def load_stage(name: str) -> ModuleType:
 
 def environment(root: Path) -> dict[str, str]:
     """The environment of a program that works in `root`."""
-    return {**os.environ, "IMAGE_CLUSTER_ROOT": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**os.environ, "IMAGE_CLUSTER_ROOT": str(root), "PYTHONIOENCODING": "utf-8", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def hear_ctrl_c() -> None:

@@ -170,9 +170,9 @@ def test_features_of_held_out_models_are_kept_as_the_network_saw_them_before_it_
     see_held_out = stage.see_held_out
     weights_seen = []
 
-    def see_and_keep(backbone, *arguments):
-        weights_seen.extend(backbone.get_weights())
-        return see_held_out(backbone, *arguments)
+    def see_and_keep(reader, *arguments):
+        weights_seen.extend(reader.backbone.get_weights())
+        return see_held_out(reader, *arguments)
 
     monkeypatch.setattr(selection, "refit_on_all", refit_and_keep)
     monkeypatch.setattr(stage, "see_held_out", see_and_keep)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -82,6 +83,22 @@ def test_only_new_and_changed_images_are_computed(d, capsys):
     assert (features[names.index("copy.png")] == before[0]).all()
     assert (features[names.index("10.png")] == before[10]).all()
     assert (features[names.index("05.png")] != before[5]).any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at the maps as Linux lists them")
+def test_no_row_of_the_earlier_features_is_mapped_when_they_are_replaced(d, capsys, monkeypatch):
+    """Windows replaces no file that is mapped."""
+    exchange, mapped = feature_files.exchange, []
+
+    def look(paths: dict[str, Path]) -> None:
+        mapped.append(str(paths["features"]) in Path("/proc/self/maps").read_text(encoding="utf-8"))
+        exchange(paths)
+
+    run(capsys)
+    monkeypatch.setattr(feature_files, "exchange", look)
+    draw("00b.png", 50)
+    assert "1 images to compute, 12 known" in run(capsys)
+    assert mapped == [False]
 
 
 def test_an_unchanged_data_set_needs_no_tensorflow(d, root, capsys):

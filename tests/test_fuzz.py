@@ -153,7 +153,7 @@ def look_at_archive(path: Path) -> None:
 
 def look_at_weights(path: Path) -> None:
     try:
-        weights.check_weights_file(path, "InceptionV3")
+        weights.check_weights_file(path, "DenseNet")
     except UserError as error:
         assert "weights" in str(error) or "HDF5" in str(error)
 
@@ -226,7 +226,7 @@ def test_weights_of_zeros_take_no_memory(root):
     with h5py.File(path, "w") as handle:
         handle.create_dataset("kernel", shape=(10**12,), dtype=np.float32, chunks=(10**6,), compression="gzip")
     with pytest.raises(UserError, match="too large"):
-        weights.check_weights_file(path, "InceptionV3")
+        weights.check_weights_file(path, "DenseNet")
 
 
 # ---- settings from the command line ----------------------------------------------------------------

@@ -221,6 +221,7 @@ run.run(main, "")
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for a single process")
 @pytest.mark.parametrize(
     "program",
     [IN_DESTRUCTOR, TURNED_INTO_AN_ERROR, ABORTS_AT_THE_END],

@@ -8,6 +8,7 @@ import sys
 import venv
 from pathlib import Path
 
+from pipeline.machinery.errors import show_any_text
 from pipeline.machinery.paths import PROJECT
 
 VENV_DIR = PROJECT / ".venv"
@@ -21,6 +22,7 @@ def enter(requirements: str) -> None:
     Returns at once in the process that runs in .venv; in any other, runs the same program there and exits with its
     exit code.
     """
+    show_any_text()
     if Path(sys.prefix).resolve() == VENV_DIR.resolve():
         install(requirements)
         return

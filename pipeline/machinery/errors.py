@@ -1,6 +1,7 @@
 """What a user is told when something is wrong, in one sentence, and the exit code that a stage then ends with."""
 
 import errno
+import sys
 
 
 class UserError(Exception):
@@ -23,5 +24,15 @@ def remedy_of(error: OSError) -> str | None:
     if error.errno == errno.EFBIG:
         return "raise the limit on the size of files (ulimit -f) and run this again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "make the folder writable, or set IMAGE_CLUSTER_ROOT to another one, and run this again"
+        # on Windows a file that another program has open can't be replaced either
+        return (
+            "close the file where a program has it open, make the folder writable, or set IMAGE_CLUSTER_ROOT to "
+            "another one, and run this again"
+        )
     return None
+
+
+def show_any_text() -> None:
+    r"""Show a character that the encoding of the standard output lacks as \uXXXX, rather than end in an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # not where a test or a notebook has put another object there
+        sys.stdout.reconfigure(errors="backslashreplace")

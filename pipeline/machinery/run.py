@@ -19,7 +19,7 @@ import filelock
 
 import config
 from pipeline.machinery import settings
-from pipeline.machinery.errors import UserError, remedy_of
+from pipeline.machinery.errors import UserError, remedy_of, show_any_text
 from pipeline.machinery.paths import check_within_root, display_path, root, written_dirs
 
 
@@ -31,6 +31,7 @@ def run(main: Callable[[], None], doc: str) -> None:
     Exit codes: 0 done, 1 a UserError, 2 a SettingError, 130 interrupted. A second run of the same stage on the same
     data set while the first is at work is a UserError.
     """
+    show_any_text()
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         print(settings.help_text(doc))
