@@ -21,7 +21,7 @@ def silent_stderr() -> Iterator[None]:
     except OSError:  # a process without a standard error output
         yield
         return
-    with Path(os.devnull).open("w") as nowhere:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield

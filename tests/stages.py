@@ -103,7 +103,7 @@ def children_of(number: int) -> set[int]:
 def is_running(number: int) -> bool:
     """Whether there is a process of that id (Linux) that has not ended."""
     try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

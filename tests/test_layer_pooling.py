@@ -29,7 +29,7 @@ class Read:
 
 @pytest.mark.parametrize("own_differ", [True, False])
 def test_features_are_whitened_where_models_held_out_gain(own_differ):
-    """Models lie at angles in a plane; the third number is noise, or the plane is noise and it tells models apart."""
+    """Models lie at angles in a plane; the third number is noise, or the plane is noise and it separates the models."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(20), 10)
     angles = np.arange(20)[labels] * np.pi / 10
     features = np.stack([np.cos(angles), np.sin(angles), rng.normal(0, 1.5, 200)], axis=1)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import report_case
 
+from pipeline import images
 from pipeline.machinery import files
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -181,8 +182,6 @@ def test_every_photograph_shows_its_own_picture(page):
     names, seen = data_of(page)["names"], set()
     root = Path(page.current_url.removeprefix("file://")).parents[2]
     for image, colour in measured:
-        from pipeline import images
-
         path = root / "raw_img/d" / names[image]
         pixels = images.read_bgr(path).reshape(-1, 3)[:, ::-1].astype(int)
         expected = pixels[pixels.sum(axis=1).argmin()]

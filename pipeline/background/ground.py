@@ -11,7 +11,7 @@ from pipeline.background.regions import border_ring, size_within
 
 FIT_SIZE = 60  # longest side of the copy on which the surface is fitted, pixels: 240 border pixels fix 18 numbers
 EXPLAINED = 6.0  # CIE76; a border pixel nearer to the surface counts as explained by it
-WHITE_LIGHTNESS = 96  # mean L* of a ground over which a white part of the product can't be told from the ground
+WHITE_LIGHTNESS = 96  # mean L* of a ground over which a white part of the product looks like the ground
 N_BORDER_COLOURS = 5  # clusters of the border's colours
 MIN_COLOUR_SHARE = 0.03  # of the border; a rarer colour of the border counts as no ground
 
@@ -82,7 +82,7 @@ def is_smooth(ground: Ground) -> bool:
 
 
 def is_white(ground: Ground) -> bool:
-    """Return whether a part of the product that is burnt out to white can't be told from a smooth ground."""
+    """Return whether a part of the product that is burnt out to white looks like the smooth ground."""
     return float(ground.surface[::8, ::8, 0].mean()) > WHITE_LIGHTNESS
 
 

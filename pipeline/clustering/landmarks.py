@@ -3,7 +3,7 @@
 Categories that were never seen are found and counted by clustering them together with known ones (Vaze et al. 2022,
 "Generalized Category Discovery", arXiv:2201.02609). Here the known photographs show three things: in what photographs
 of one model differ; where the centre of all products lies, which a data set of few models does not show; and how far
-away another model is, so that a single model can be told from many.
+away another model is, so that a single model is recognised as one.
 """
 
 from typing import NamedTuple

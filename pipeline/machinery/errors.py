@@ -1,4 +1,4 @@
-"""What a user is told when something is wrong, in one sentence, and the exit code that a stage then ends with."""
+"""Errors that a user can mend: each is one sentence, with the exit code that a stage then ends with."""
 
 import errno
 import sys
@@ -18,7 +18,7 @@ class SettingError(UserError):
 
 def remedy_of(error: OSError) -> str | None:
     """Return what to do about a file that can't be written; None where the error is of another kind."""
-    # NumPy's tofile() tells of a full disk without a number
+    # NumPy's tofile() reports a full disk without a number
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or "requested and" in str(error):
         return "make room on the disk and run this again"
     if error.errno == errno.EFBIG:

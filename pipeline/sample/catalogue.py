@@ -47,7 +47,7 @@ def plan_catalogue(
     """Return the models of a catalogue with their numbers of images, `fewest` to `most` of each.
 
     Every family comes twice or more and a third as many colours as models are used (at most all of COLOURS), so that
-    a model can be told neither by its kind alone nor by its colour alone.
+    neither its kind alone nor its colour alone identifies a model.
     """
     rng = np.random.default_rng([seed, first_id])
     chosen = rng.permutation(list(families))[: max(2, n_models // 2)]
