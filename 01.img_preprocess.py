@@ -35,7 +35,7 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -51,7 +51,7 @@ from pipeline.background.network import SHIPPED_NETWORK, NetworkError, load_netw
 from pipeline.background.regions import is_plausible, size_within
 from pipeline.background.scene import make_scene
 from pipeline.background.segmentation import EVEN_SPREAD
-from pipeline.dataset import describe_left_out, folder_of_images
+from pipeline.dataset import describe_left_out, folder_of_images, write_image
 from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.executor import ordered_map
@@ -130,7 +130,7 @@ def find_in_small_image(image_bgr: np.ndarray, options: Options) -> tuple[np.nda
     return mask, found.method, found.trust
 
 
-def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str) -> dict[str, object]:
+def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str) -> dict[str, Any]:
     """Read one image, remove its background and write it: what one worker does.
 
     Returns its row of preprocess.csv with the fingerprint of what was written; where it can't be read, the reason.
@@ -144,11 +144,11 @@ def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str)
             image_bgr = images.on_white(image_bgr, alpha)
         keeps_all = method in ("alpha", "none") or mask.all()
         clean_bgr = image_bgr if keeps_all else paste_on_white(image_bgr, mask)
-        images.write_image(paths.img_dir(dataset) / name, clean_bgr)
+        write_image(paths.img_dir(dataset) / name, clean_bgr)
     except images.ImageError as error:
         return {"image": name, "reason": str(error)}
     if save_mask:
-        images.write_image(paths.mask_path(dataset, name), mask.astype(np.uint8) * 255)
+        write_image(paths.mask_path(dataset, name), mask.astype(np.uint8) * 255)
     elif paths.mask_path(dataset, name).exists():
         paths.check_within_root(paths.mask_path(dataset, name)).unlink(missing_ok=True)
     return {
@@ -199,7 +199,7 @@ def fingerprint_raw(path: Path) -> str:
         return ""
 
 
-def is_done(dataset: str, name: str, row: dict[str, object]) -> bool:
+def is_done(dataset: str, name: str, row: dict[str, Any]) -> bool:
     """Whether the files that a row of the record speaks of are there as they were written."""
     if "reason" in row:
         return True
@@ -207,8 +207,8 @@ def is_done(dataset: str, name: str, row: dict[str, object]) -> bool:
     return there and paths.mask_path(dataset, name).exists() == config.SAVE_MASKS
 
 
-def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:
-    """The record's row of each image; rows made in another way than `origin`'s forget of which photograph they are."""
+def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, Any]]:
+    """Return the record's row of each image; rows made in another way than `origin`'s forget their photograph."""
     rows = record.get("images")
     if not isinstance(rows, dict):
         return {}
@@ -220,7 +220,7 @@ def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, object]]:
     return rows if same else {name: {**row, "raw": None} for name, row in rows.items()}
 
 
-def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, object]]:
+def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, Any]]:
     """`preprocess_image` of each name on all cores or the cluster, in the names' order, a few ahead of the reader."""
     cv2.setNumThreads(1)
     memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time

@@ -55,6 +55,7 @@ from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.kinds import split_names
 from pipeline.tensorflow_runtime import tensorflow
 
+in_threads = functools.partial(ordered_map, threads=True)
 WORK_SIZE = 320  # longest side at which photographs are used, pixels; as in stage 01
 HELD_OUT = 10  # one model in so many is not trained on
 REPEATS = 2  # times that a photograph itself is shown while each composite is shown once

@@ -42,7 +42,7 @@ from pipeline import images  # noqa: E402
 from pipeline.background.composites import crop_close_up, cut_out  # noqa: E402
 from pipeline.background.matting import paste_on_white  # noqa: E402
 from pipeline.background.network import SHIPPED_NETWORK  # noqa: E402
-from pipeline.dataset import list_images  # noqa: E402
+from pipeline.dataset import list_images, write_image  # noqa: E402
 from pipeline.machinery import paths  # noqa: E402
 
 METHODS = ("none", "sobel", "grabcut", "plain", "network", "auto")
@@ -194,7 +194,7 @@ def write_sheet(stage: ModuleType, cases: list[Case], path: Path, side: int = 20
             y, x = place // 4 * side, (place % 4 * 2 + column) * side
             sheet[y : y + size[1], x : x + size[0]] = tile
         print(f"IoU {iou(mask, true):.2f}  {method:8s} trust {trust:.2f}  {name}")
-    images.write_image(path.resolve(), sheet)
+    write_image(path.resolve(), sheet)
     print(f"wrote {path}")
 
 
@@ -208,7 +208,7 @@ def ari_of(method: str, stage: ModuleType, cases: list[Case], image_dir: Path, o
             if method == "true masks":
                 cleaned = Path(root, "img", "check", name)
                 cleaned.parent.mkdir(parents=True, exist_ok=True)
-                images.write_image(cleaned, paste_on_white(image_bgr, true))
+                write_image(cleaned, paste_on_white(image_bgr, true))
         steps = [["00.make_labels_true.py"], ["01.img_preprocess.py", f"--BACKGROUND_METHOD={method}"]]
         if method == "true masks":
             steps.pop()

@@ -25,7 +25,8 @@ from minisom import MiniSom
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from pipeline import som  # noqa: E402
+from pipeline.clustering import som  # noqa: E402
+from pipeline.clustering.directions import Directions  # noqa: E402
 
 EPOCHS_OF_GROWTH = 2
 CLOCK = time.process_time if "--clock=cpu" in sys.argv else time.perf_counter
@@ -124,7 +125,7 @@ def growth(largest: int) -> None:
 
 def train_one(path: str) -> None:
     """Train from the memory map at `path` and print a line of the growth table."""
-    data = som.Directions(np.load(path, mmap_mode="r", allow_pickle=False))
+    data = Directions(np.load(path, mmap_mode="r", allow_pickle=False))
     grid = som.new_map(60, 60, 64, "rectangular", 0)
     som.initialise(grid, data, "pca", 0)
     seconds = timed(lambda: som.train_batch(grid, data, EPOCHS_OF_GROWTH))

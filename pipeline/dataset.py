@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from pipeline.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, encode_image
 from pipeline.machinery import files
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import data_dir, display_path
@@ -156,3 +156,8 @@ def read_features(dataset: str, memory_map: bool = True) -> tuple[np.ndarray, li
     if not img_paths:
         raise UserError(f"{display_path(features_path)} holds no image: run {stage} again")
     return features, img_paths
+
+
+def write_image(path: Path, image_bgr: np.ndarray) -> None:
+    """Write an image whole or not at all, in the format that the suffix of `path` names."""
+    files.write_bytes(path, encode_image(image_bgr, path.suffix))

@@ -130,13 +130,6 @@ def encode_image(image_bgr: np.ndarray, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_image(path: Path, image_bgr: np.ndarray) -> None:
-    """Write an image whole or not at all, in the format that the suffix of `path` names."""
-    from pipeline.machinery.files import write_bytes
-
-    write_bytes(path, encode_image(image_bgr, path.suffix))
-
-
 def _bytes_of(path: Path) -> bytes:
     """Return the content of a regular file of at most MAX_BYTES."""
     if not path.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from stages import PROJECT
 
-from pipeline import images
+from pipeline.dataset import write_image
 from pipeline.machinery import files
 from pipeline.report import page
 
@@ -40,7 +40,7 @@ def make(root: Path, labelled: bool = True) -> list[str]:
             for folder in ("raw_img", "img"):
                 path = root / folder / "d" / names[-1]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                images.write_image(path, draw(group, number))
+                write_image(path, draw(group, number))
     (root / "img" / "d" / names[3]).unlink()  # only the photograph as it came is left
     order = np.argsort(names)
     names, groups = [names[i] for i in order], np.array(groups)[order]

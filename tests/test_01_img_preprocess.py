@@ -10,13 +10,12 @@ from drawn_products import cluttered, ellipse, gradient, iou, painted, white
 from PIL import Image
 
 import config
-from pipeline import images
 from pipeline.background import scene
 from pipeline.background.layout import banner_height, frame_width
 from pipeline.background.network import SHIPPED_NETWORK
 from pipeline.background.regions import disc
 from pipeline.background.segmentation import run_grabcut, segment_by_grabcut
-from pipeline.dataset import list_images
+from pipeline.dataset import list_images, write_image
 from pipeline.machinery import files
 from pipeline.machinery.errors import UserError
 
@@ -359,7 +358,7 @@ def test_only_new_and_changed_images_are_done_again(root, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("unchanged") and times(root) == first
     put(root, "d.png")
     image = painted(white(60, 80), ellipse(60, 80, 0.2))
-    images.write_image(root / "raw_img" / "x" / "b.png", image)
+    write_image(root / "raw_img" / "x" / "b.png", image)
     stage.main()
     second = times(root)
     assert {name for name in second if second[name] != first.get(name)} == {"b.png", "d.png"}
@@ -393,7 +392,7 @@ def test_removed_photographs_leave_and_files_put_by_hand_stay(root):
     config.SAVE_MASKS = True
     stage.main()
     by_hand = root / "img" / "x" / "hand.png"
-    images.write_image(by_hand, white(20, 20))
+    write_image(by_hand, white(20, 20))
     (root / "raw_img" / "x" / "b" / "b.png").unlink()
     stage.main()
     assert list_images(root / "img" / "x") == ["a.png", "hand.png"]

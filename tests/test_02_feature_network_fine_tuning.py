@@ -7,6 +7,7 @@ from conftest import load_stage
 
 import config
 from pipeline import feature_network, images
+from pipeline.dataset import write_image
 from pipeline.features import layer_pooling, selection
 from pipeline.features.framing import fit_image
 from pipeline.features.inception import (
@@ -56,7 +57,7 @@ def t(root):
             image_bgr = np.full((80, 80, 3), 255, np.uint8)
             x, y = rng.integers(5, 25, 2).tolist()
             cv2.rectangle(image_bgr, (x, y), (x + 20 + 8 * label, y + 30), colour, -1)
-            images.write_image(training_images_dir("t") / f"model{label}" / f"{i}.png", image_bgr)
+            write_image(training_images_dir("t") / f"model{label}" / f"{i}.png", image_bgr)
     return model_dir("t")
 
 

@@ -11,7 +11,7 @@ from conftest import PROJECT, load_stage
 
 import config
 from pipeline import feature_files, feature_network, images, tensorflow_runtime
-from pipeline.dataset import list_images, read_features
+from pipeline.dataset import list_images, read_features, write_image
 from pipeline.features.framing import fit_image
 from pipeline.features.inception import build_inception
 from pipeline.features.whitening import Whitening, normalise_rows
@@ -28,7 +28,7 @@ def draw(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     image_bgr = np.full((90, 120, 3), 255, np.uint8)
     cv2.circle(image_bgr, (60, 45), int(rng.integers(10, 40)), rng.integers(0, 230, 3).tolist(), -1)
-    images.write_image(img_dir("d") / name, image_bgr)
+    write_image(img_dir("d") / name, image_bgr)
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_without_fine_tuning_features_of_known_models_are_kept_for_stage_04(d, c
     assert not path.exists()
     for i in range(4):
         image_bgr = images.read_bgr(img_dir("d") / f"{i:02}.png")
-        images.write_image(training_images_dir("t") / f"model{i % 2}" / f"{i}.png", image_bgr)
+        write_image(training_images_dir("t") / f"model{i % 2}" / f"{i}.png", image_bgr)
     said = run(capsys)
     assert "0 images to compute" in said and "4 photographs of known models of t" in said
     known = files.read_npz(path, "03", ("features", "labels", "network"))
@@ -358,7 +358,7 @@ def test_without_fine_tuning_features_of_known_models_are_kept_for_stage_04(d, c
         image_path.unlink()
     for folder in (*training_images_dir("t").iterdir(), training_images_dir("t")):
         folder.rmdir()
-    images.write_image(img_dir("t") / "a.png", images.read_bgr(img_dir("d") / "00.png"))
+    write_image(img_dir("t") / "a.png", images.read_bgr(img_dir("d") / "00.png"))
     files.write_csv(data_dir("t") / "labels_true.csv", ["image", "label"], [["a.png", "7"], ["gone.png", "8"]])
     assert "1 photographs of known models of t" in run(capsys)
     assert files.read_npz(path, "03", ("labels",))["labels"].tolist() == ["7"]

@@ -14,6 +14,7 @@ import report_case
 from PIL import Image, ImageDraw
 
 from pipeline import images
+from pipeline.dataset import write_image
 from pipeline.machinery import files, placing
 from pipeline.report import handover, page, plane, text, thumbnails
 from pipeline.report.found import Found, measure_typicality
@@ -394,7 +395,7 @@ def folder(root) -> Path:
     """The folder of the clusters' folders; raw_img/d/ holds three drawn photographs, one of them in a folder."""
     for number, (_, name) in enumerate(NAMES):
         (root / "raw_img/d" / name).parent.mkdir(parents=True, exist_ok=True)
-        images.write_image(root / "raw_img/d" / name, report_case.draw(0, number))
+        write_image(root / "raw_img/d" / name, report_case.draw(0, number))
     return root / "result/d/clusters"
 
 

@@ -13,7 +13,7 @@ from conftest import PROJECT, load_stage
 
 import config
 from pipeline import feature_network, images
-from pipeline.dataset import read_features
+from pipeline.dataset import read_features, write_image
 from pipeline.features import start_network
 from pipeline.features.inception import LayerPooling, build_inception, choose_input_range, feature_function
 from pipeline.features.whitening import normalise_rows
@@ -51,7 +51,7 @@ def drawn(root, monkeypatch):
         image_bgr = np.full((75, 75, 3), 255, np.uint8)
         cv2.circle(image_bgr, (37, 37), int(rng.integers(10, 35)), rng.integers(0, 230, 3).tolist(), -1)
         folder = img_dir("d") if i < 3 else training_images_dir("t") / f"model{i % 4}"
-        images.write_image(folder / f"{i}.png", image_bgr)
+        write_image(folder / f"{i}.png", image_bgr)
     return np.stack([images.read_bgr(img_dir("d") / f"{i}.png")[..., ::-1] for i in range(3)])  # RGB
 
 

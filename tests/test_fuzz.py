@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 from stages import PROJECT, load_stage
 
 import config
-from pipeline import files
-from pipeline import settings as pipeline_settings
 from pipeline.images import MAX_PIXELS, ImageError, read_image
-from pipeline.machinery import weights
-from pipeline.settings import SettingError, UserError
+from pipeline.machinery import files, paths, records, weights
+from pipeline.machinery import settings as pipeline_settings
+from pipeline.machinery.errors import SettingError, UserError
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONG = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -121,8 +120,8 @@ def look_at_json(path: Path) -> None:
         assert isinstance(files.read_json(path, "04.clustering_som.py"), dict)
     except UserError as error:
         assert "run 04.clustering_som.py" in str(error)
-    assert files.read_record(path) is None or isinstance(files.read_record(path)["made_from"], dict)
-    assert files.up_to_date(path, {"stage": "x"}) is False
+    assert records.read_record(path) is None or isinstance(records.read_record(path)["made_from"], dict)
+    assert records.up_to_date(path, {"stage": "x"}) is False
 
 
 def look_at_array(path: Path) -> None:
@@ -159,7 +158,7 @@ def look_at_weights(path: Path) -> None:
 
 
 def look_at_corrections(path: Path) -> None:
-    folder = files.data_dir("x")
+    folder = paths.data_dir("x")
     folder.mkdir(parents=True)
     path.replace(folder / "corrections.csv")
     config.DATASET = "x"

@@ -10,7 +10,8 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.images import ImageError, encode_image, on_white, read_bgr, read_image, write_image
+from pipeline.dataset import write_image
+from pipeline.images import ImageError, encode_image, on_white, read_bgr, read_image
 
 RED, GREEN = (200, 30, 20), (20, 160, 40)
 

@@ -6,7 +6,6 @@ import pytest
 from conftest import load_stage
 
 import config
-from pipeline import images
 from pipeline.background import composites
 from pipeline.background.composites import SIDE, compose_photograph, crop_close_up, cut_out, lay_over
 from pipeline.background.network import (
@@ -19,6 +18,7 @@ from pipeline.background.network import (
 )
 from pipeline.background.onnx_export import export_onnx
 from pipeline.background.training import augment, build_network, compose_example, fit_no_ground_probe, probed_maps
+from pipeline.dataset import write_image
 from pipeline.machinery import files, paths
 
 stage = load_stage("make_background_network.py")
@@ -151,8 +151,8 @@ def lay_out(root, n_models: int) -> None:
     """Discs on white in raw_img/discs/, with masks."""
     for i in range(n_models):
         image, mask = disc(60 + 4 * i, 15 * i)
-        images.write_image(paths.raw_img_dir("discs") / f"{i}_1_1.jpg", image)
-        images.write_image(paths.mask_true_dir("discs") / f"{i}_1_1.jpg.png", 255 * mask.astype(np.uint8))
+        write_image(paths.raw_img_dir("discs") / f"{i}_1_1.jpg", image)
+        write_image(paths.mask_true_dir("discs") / f"{i}_1_1.jpg.png", 255 * mask.astype(np.uint8))
 
 
 def test_network_is_made_once_and_stage_01_takes_it(root, run_stage):
@@ -175,7 +175,7 @@ def test_network_is_made_once_and_stage_01_takes_it(root, run_stage):
 def test_without_masks_or_photographs_it_says_so(root, run_stage):
     ended = run_stage("make_background_network.py", "--MASK_DATASETS=discs")
     assert ended.returncode == 1 and "raw_img/discs/" in ended.stderr
-    images.write_image(paths.raw_img_dir("discs") / "1_1_1.jpg", disc()[0])
+    write_image(paths.raw_img_dir("discs") / "1_1_1.jpg", disc()[0])
     ended = run_stage("make_background_network.py", "--MASK_DATASETS=discs")
     assert ended.returncode == 1 and "mask_true/discs/" in ended.stderr and ended.stderr.count("\n") == 1
     ended = run_stage("make_background_network.py", "--MASK_DATASETS=a/b")

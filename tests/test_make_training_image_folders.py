@@ -6,7 +6,7 @@ from conftest import load_stage
 
 import config
 from pipeline import images
-from pipeline.dataset import list_images
+from pipeline.dataset import list_images, write_image
 from pipeline.machinery import files, paths
 from pipeline.machinery.errors import UserError
 
@@ -19,7 +19,7 @@ def train_set(root):
     config.TRAIN_DATASET, config.MIN_IMAGES_PER_CLASS = "t", 2
     labels = {"1.png": "a", "2.png": "a", "3.png": "a", "shop/1.png": "a", "4.png": "b", "5.png": "b", "6.png": "c"}
     for i, name in enumerate([*labels, "7.png"]):
-        images.write_image(paths.img_dir("t") / name, np.full((4, 4, 3), i, np.uint8))
+        write_image(paths.img_dir("t") / name, np.full((4, 4, 3), i, np.uint8))
     write_labels({**labels, "7.png": ""})
     return {**labels, "7.png": ""}
 
@@ -53,7 +53,7 @@ def test_a_second_run_changes_nothing(train_set, capsys):
 
 def test_a_changed_label_and_a_changed_image_are_followed(train_set):
     stage.main()
-    images.write_image(paths.img_dir("t") / "2.png", np.full((4, 4, 3), 99, np.uint8))
+    write_image(paths.img_dir("t") / "2.png", np.full((4, 4, 3), 99, np.uint8))
     write_labels({**train_set, "1.png": "b", "4.png": "c"})
     stage.main()
     folder = paths.training_images_dir("t")

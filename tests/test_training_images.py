@@ -5,7 +5,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from pipeline import images
+from pipeline.dataset import write_image
 from pipeline.features.training_images import TrainingImages, epoch_order, sample_images, split_models
 from pipeline.machinery.errors import UserError
 
@@ -52,8 +52,8 @@ def test_images_kept_in_the_file_are_those_that_were_decoded(tmp_path):
         picture = np.full((90, 80, 3), 255, np.uint8)
         picture[20:60, 10 + i : 50] = (40, 90, 20 * i)
         paths.append(tmp_path / f"{i}.png")
-        images.write_image(paths[i], picture)
-        images.write_image(tmp_path / "mask.png", np.uint8(picture[..., 0] < 255) * 255)
+        write_image(paths[i], picture)
+        write_image(tmp_path / "mask.png", np.uint8(picture[..., 0] < 255) * 255)
     with tempfile.TemporaryFile(buffering=0) as handle:
         source = TrainingImages(["0.png", "1.png"], paths, mask_paths, 75, True, handle)
         decoded = [source.read(i) for i in (1, 0)]

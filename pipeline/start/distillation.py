@@ -132,7 +132,8 @@ def train_student(lesson: Lesson, n_steps: int, seed: int) -> Iterator[tuple[Stu
     rng = np.random.default_rng(seed)
     student = Student().to(memory_format=torch.channels_last)
     average = copy.deepcopy(student).eval()
-    targets, memories = Targets(lesson), [[] for _ in EXITS]
+    targets = Targets(lesson)
+    memories: list[list] = [[] for _ in EXITS]
     trained = [p for p in student.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": WEIGHT_DECAY},

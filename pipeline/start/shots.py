@@ -58,7 +58,8 @@ def damage_mask(mask: np.ndarray, has_ground: bool, rng: np.random.Generator) ->
         return cv2.dilate(mask, np.ones((int(rng.integers(3, 8)),) * 2, np.uint8))
     if has_ground and chance < 0.85:
         for _ in range(int(rng.integers(1, 4))):
-            ellipse(mask, *rng.uniform(0, size, 2), rng, size * 0.25, 255)
+            x, y = rng.uniform(0, size, 2)
+            ellipse(mask, x, y, rng, size * 0.25, 255)
     elif has_ground:
         mask[:] = 255
     elif chance < 0.08:
@@ -117,7 +118,7 @@ def photograph_model(
     seller, left = None, 0
     for number in range(n_images):
         rng = np.random.default_rng([*seed, number + 1])
-        if left == 0:
+        if seller is None or left == 0:
             seller, left = draw_seller(rng), int(rng.integers(1, MAX_OF_SELLER + 1))
         left -= 1
         image_bgr, mask = photograph_on_white(small, seller, rng, photographs)

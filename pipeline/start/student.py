@@ -86,7 +86,7 @@ class Backbone(nn.Module):
 
 def keras_weights(backbone: Backbone) -> dict[str, np.ndarray]:
     """Return the weights as the start network's file names them, kernels as (h, w, c_in, c_out), float32."""
-    weights = {}
+    weights: dict[str, np.ndarray] = {}
     for i, layer in enumerate(backbone.convolutions):
         normalisation = layer.normalisation
         values = {
