@@ -108,7 +108,7 @@ def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in
 
 
 def read_landmarks(n_features: int) -> Landmarks:
-    """The photographs of known models in known_features.npz, or none where they are of another network."""
+    """Read the photographs of known models in known_features.npz; none where they are of another network."""
     path = feature_files.find_known_features(config.DATASET, config.TRAIN_DATASET)
     if not path.exists():
         return no_landmarks(n_features)
@@ -129,7 +129,7 @@ def read_landmarks(n_features: int) -> Landmarks:
 
 
 def train(features: np.ndarray, landmarks: Landmarks) -> Training:
-    """Steps 1 to 5: train the map, shorten what differs within models, group the images."""
+    """Do steps 1 to 5: train the map, shorten what differs within models, group the images."""
     rows, first_of = different(features)
     m, seed = len(rows), config.RANDOM_SEED
     both = Both(features, landmarks.features)
@@ -177,7 +177,7 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
 
 
 def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) -> Training:
-    """The training of an earlier run where nothing that it depends on has changed, else a new one, which is stored."""
+    """Return an earlier run's training where nothing that it depends on has changed, else a new one, and store it."""
     path = paths.data_dir(config.DATASET) / "som_training.npz"
     origin = records.made_from(__file__, inputs, TRAINING_SETTINGS)
     if records.up_to_date(path.with_suffix(".json"), origin):
@@ -257,7 +257,7 @@ def earlier_run(earlier: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The final cluster of each image, (n,) int64, and whether it is an outlier, (n,) bool, by all settings."""
+    """Return the final cluster of each image, (n,) int64, and whether it is an outlier, (n,) bool, by all settings."""
     m = training.partitions.shape[1]
     if m < config.N_CLUSTERS:
         raise UserError(f"N_CLUSTERS = {config.N_CLUSTERS}: there are only {m} different images")

@@ -43,7 +43,7 @@ def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarr
 
 
 def outliers(likeness: np.ndarray) -> np.ndarray:
-    """The images that fit nowhere, (m,) bool.
+    """Return the images that fit nowhere, (m,) bool.
 
     likeness : ndarray of shape (m,), the cosine to the nearest image
 

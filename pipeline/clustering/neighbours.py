@@ -121,7 +121,7 @@ def _search_for_images(
 def _search(
     rows: np.ndarray, own: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k images nearest to each of `rows` (b, n_features) but the image `own` (b,); -1 = none to leave out."""
+    """Return the k images nearest to each of `rows` (b, n_features) but the image `own` (b,); -1 = none to leave out."""
     neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
     with threadpool_limits(1):  # several blocks are at work at once, and the result is the same with any number of them
         probed = _probed_lists(rows, index, k + 1)
@@ -138,7 +138,7 @@ def _search(
 
 
 def _probed_lists(rows: np.ndarray, index: Index, n_images: int) -> np.ndarray:
-    """The lists nearest to each of `rows`, nearest first, (b, n_probed): PROBES, or as many as hold `n_images`."""
+    """Return the lists nearest to each of `rows`, nearest first, (b, n_probed): PROBES, or as many as hold `n_images`."""
     lengths = np.diff(index.starts)
     closeness = rows @ index.centres.T - 0.5 * np.einsum("lf,lf->l", index.centres, index.centres)
     n_probed = min(PROBES, len(lengths))
@@ -186,7 +186,7 @@ def _similarities(
 
 
 def k_largest(values: np.ndarray, k: int, n_in_group: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of the k largest values of each row, largest first, equal ones by column, and these values.
+    """Return the columns of the k largest values of each row, largest first, equal ones by column, and these values.
 
     values : ndarray of shape (n_rows, n_columns), float32, n_columns >= k
 
@@ -211,13 +211,13 @@ def k_largest(values: np.ndarray, k: int, n_in_group: int = 16) -> tuple[np.ndar
 
 
 def _one_list(data: "Directions | np.ndarray") -> Index:
-    """The inverted file in which each image is compared with all."""
+    """Return the inverted file in which each image is compared with all."""
     m = len(data)
     return Index(means_of(data, np.zeros(m, int), 1), np.arange(m, dtype=np.int32), np.array([0, m]))
 
 
 def _members(group: np.ndarray) -> list[np.ndarray]:
-    """The places of each of the groups 0, 1, ... in `group` (m,), ascending."""
+    """Return the places of each of the groups 0, 1, ... in `group` (m,), ascending."""
     return np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
 
 
