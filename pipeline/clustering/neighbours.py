@@ -121,7 +121,7 @@ def _search_for_images(
 def _search(
     rows: np.ndarray, own: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k images nearest to each of `rows` (b, n_features) but the image `own` (b,); -1 = none to leave out."""
+    """Return the k images nearest to each of `rows` (b, n_features) but the image `own` (b,); -1: none."""
     neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
     with threadpool_limits(1):  # several blocks are at work at once, and the result is the same with any number of them
         probed = _probed_lists(rows, index, k + 1)
@@ -138,7 +138,7 @@ def _search(
 
 
 def _probed_lists(rows: np.ndarray, index: Index, n_images: int) -> np.ndarray:
-    """Return the lists nearest to each of `rows`, nearest first, (b, n_probed): PROBES, or as many as hold `n_images`."""
+    """Return the lists nearest to each of `rows`, nearest first (b, n_probed): PROBES or as many as hold `n_images`."""
     lengths = np.diff(index.starts)
     closeness = rows @ index.centres.T - 0.5 * np.einsum("lf,lf->l", index.centres, index.centres)
     n_probed = min(PROBES, len(lengths))
