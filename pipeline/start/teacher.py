@@ -47,12 +47,12 @@ def ask_teacher(teacher: "torch.nn.Module", images_rgb: np.ndarray) -> Lessons:
         enlarged = [cv2.resize(image, size) for image in images_rgb[begin : begin + BATCH_SIZE]]
         with torch.inference_mode():
             x = (torch.from_numpy(np.stack(enlarged)).permute(0, 3, 1, 2).float() - 127) / 128  # (n, 3, 160, 160)
-            x = teacher._relu(teacher._bn0(teacher._conv_stem(x)))
+            x = teacher._swish(teacher._bn0(teacher._conv_stem(x)))
             maps = {}
             for number, block in enumerate(teacher._blocks):
                 x = block(x)
                 maps[number] = x
-            features = teacher._relu(teacher._bn1(teacher._conv_head(x))).mean(dim=(2, 3))
+            features = teacher._swish(teacher._bn1(teacher._conv_head(x))).mean(dim=(2, 3))
             early, middle = (maps[number] for number in MIDDLE_BLOCKS)
             middle = torch.cat([functional.avg_pool2d(early, 2), middle], 1)  # (n, 40 + 112, 10, 10)
         parts.append([values.numpy().astype(np.float16) for values in (features, middle, maps[LAST_BLOCK])])
