@@ -245,9 +245,8 @@ def compute_features(paths: dict[str, Path], extractor: Extractor, network_id: s
     """
     unreadable, keys = {}, iter(paths)
     done: list[tuple[str, Row]] = []
-    computed = compute_batches(list(paths.values()), extractor, network_id)
     with tqdm(total=len(paths), unit=" images", disable=None) as progress:
-        for i, (found, reasons) in enumerate(computed):
+        for i, (found, reasons) in enumerate(compute_batches(list(paths.values()), extractor, network_id)):
             batch_keys = list(itertools.islice(keys, len(reasons)))
             unreadable.update({key: reason for key, reason in zip(batch_keys, reasons, strict=True) if reason})
             done += [(key, row) for key, row, reason in zip(batch_keys, found, reasons, strict=True) if not reason]
