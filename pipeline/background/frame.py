@@ -48,7 +48,7 @@ def is_frame_shaped(inside: np.ndarray) -> bool:
     ]
     hull = cv2.convexHull(cv2.findNonZero(part.view(np.uint8)))
     filled = cv2.fillConvexPoly(np.zeros(part.shape, np.uint8), hull, 1)
-    return min(*likeness, np.count_nonzero(part) / np.count_nonzero(filled)) > MIN_LIKENESS
+    return bool(min(*likeness, np.count_nonzero(part) / np.count_nonzero(filled)) > MIN_LIKENESS)
 
 
 def extend_beyond_frame(image_bgr: np.ndarray, inside: np.ndarray) -> np.ndarray:
