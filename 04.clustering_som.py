@@ -19,15 +19,17 @@
 Features are compared by direction: they may come normalised or not (`directions.py`). N_CLUSTERS and
 CLUSTER_GRANULARITY cut finer or coarser from what 1 to 3 stored in som_training.npz, without training again.
 A file data/D/corrections.csv with the columns image_a, image_b and a third, "same" or "different", is honoured.
-ASSIGN_TO names the data set of an earlier run: images that belong to one of its clusters get that cluster's id, the
-others are grouped under new ids. ids of the earlier run never change.
+ASSIGN_TO names the data set of an earlier run, clustered or itself assigned to an earlier one. Its map, links and
+calibration are used: images that belong to one of its clusters get that cluster's id, the others are grouped under new
+ids (`assignment.py`). ids of earlier runs never change. The stage says when it is time to cluster anew.
+CLUSTER_METHOD = "units" makes each unit that images hit one cluster, as the entry of 2019 did, to compare with.
 
 Reads:  data/D/features.npy, data/D/img_paths.txt, data/D/corrections.csv (yours),
         model/T/known_features.npz (of stage 02, or yours), data/D/known_features.npz (of stage 03)
 Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, data/D/labels_pred.npy,
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
-Config: DATASET, RANDOM_SEED, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY, SOM_INITIALISATION, SOM_EPOCHS,
-        N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
+Config: DATASET, RANDOM_SEED, CLUSTER_METHOD, SOM_ROWS, SOM_COLS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY,
+        SOM_INITIALISATION, SOM_EPOCHS, N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
         (without effect on the files: TRAIN_DATASET, N_JOBS, REDO)
 """
 
@@ -35,19 +37,33 @@ import contextlib
 import io
 import tempfile
 import time
-from typing import NamedTuple
 
 import numpy as np
 
 import config
 from pipeline import feature_files, memory
+from pipeline.cluster_files import (
+    Training,
+    chain_paths,
+    compared_directions,
+    earlier_images,
+    read_corrections,
+    read_earlier_runs,
+)
 from pipeline.clustering import som
-from pipeline.clustering.assignment import assigned
+from pipeline.clustering.assignment import (
+    assign_images,
+    find_earlier,
+    link_threshold,
+    reasons_to_cluster_anew,
+    unite,
+)
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
-from pipeline.clustering.corrections import corrected, find_verdict, same_groups
+from pipeline.clustering.corrections import corrected
 from pipeline.clustering.cuts import GRANULARITIES, by_size, curve, cut
 from pipeline.clustering.directions import Both, Directions, Product, different, rows_not_finite, zeros_in
-from pipeline.clustering.grouping import differing_groups, group, single_images
+from pipeline.clustering.fragments import NEAREST
+from pipeline.clustering.grouping import KEPT_NEIGHBOURS, differing_groups, group, group_by_unit, single_images
 from pipeline.clustering.landmarks import Landmarks, no_landmarks, pick_landmarks, whitening_matrix
 from pipeline.clustering.neighbours import index_images, nearest_images
 from pipeline.dataset import read_features
@@ -55,29 +71,9 @@ from pipeline.machinery import files, paths, records, run
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.executor import ordered_map
 from pipeline.machinery.paths import display_path
-from pipeline.machinery.tables import Names, find_name, read_table
 
-TRAINING_SETTINGS = ("RANDOM_SEED", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS", "SOM_TOPOLOGY", "SOM_INITIALISATION",
-                     "SOM_EPOCHS")  # fmt: skip
-
-
-class Training(NamedTuple):
-    """All that a cut needs, as kept in som_training.npz: n images, of which m differ from one another."""
-
-    weights: np.ndarray  # (rows, cols, n_features) float32, directions around `centre`
-    centre: np.ndarray  # (n_features,) float32
-    units: np.ndarray  # (n, 2) int32, nearest and second nearest unit
-    distances: np.ndarray  # (n, 2) float32, to these units
-    first_of: np.ndarray  # (n,) int32, which of the m different images each is
-    neighbours: np.ndarray  # (m, k) int32, nearest first
-    similarity: np.ndarray  # (m, k) float32, cosine of the whitened directions
-    likeness: np.ndarray  # (m,) float32, cosine of the directions to the nearest image
-    partitions: np.ndarray  # (n_partitions, m) int32, number of clusters ascending
-    predicted: np.ndarray  # () int64, the partition that holds best
-    interval: np.ndarray  # (2,) int64, least and largest number of clusters that could be right too
-    cuts: np.ndarray  # (len(GRANULARITIES), m) int32
-    links: np.ndarray  # (2,) float64, nearest images that an image was linked with, and their least similarity
-    n_known_models: np.ndarray  # () int64, models whose photographs served as landmarks
+TRAINING_SETTINGS = ("RANDOM_SEED", "CLUSTER_METHOD", "SOM_ROWS", "SOM_COLS", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS",
+                     "SOM_TOPOLOGY", "SOM_INITIALISATION", "SOM_EPOCHS")  # fmt: skip
 
 
 def check_finite(features: np.ndarray, img_paths: list[str]) -> None:
@@ -100,6 +96,7 @@ def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in
     weights_in, sums_in : open files for its weights and for what `train_batch` adds up
     """
     rows, cols = som.map_shape(n_different, config.SOM_IMAGES_PER_UNIT, config.SOM_MAX_UNITS)
+    rows, cols = config.SOM_ROWS or rows, config.SOM_COLS or cols
     grid = som.new_map(rows, cols, data.shape[1], config.SOM_TOPOLOGY, config.RANDOM_SEED)
     grid._weights = zeros_in(weights_in, grid._weights.shape)
     som.initialise(grid, data, config.SOM_INITIALISATION, config.RANDOM_SEED)
@@ -142,19 +139,24 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         units, distances = som.assign(grid, every)
         np.save(weights_in, grid.get_weights().astype(np.float32))
         del grid  # Windows can't remove a file that is still mapped
-        likeness = np.ones(m, np.float32)
+        likeness, matrix, space_centre = np.ones(m, np.float32), np.empty((0, features.shape[1])), np.empty(0)
+        space = data.kept(one)  # (m + n_landmarks, n_features)
+        index = index_images(space[:m], units[rows, 0])
         if m < 2 or (m < 4 and not len(landmarks.labels)):  # too few to say what is near
             found = single_images(m)
+        elif config.CLUSTER_METHOD == "units":
+            found = group_by_unit(units[rows, 0], *nearest_images(space[:m], index, KEPT_NEIGHBOURS, ordered_map))
         else:
-            space = data.kept(one)  # (m + n_landmarks, n_features)
-            index = index_images(space[:m], units[rows, 0])
             likeness = nearest_images(space[:m], index, 1, ordered_map)[1][:, 0]
             which, group_of = differing_groups(space, m, landmarks.labels, index, seed)
             if len(which):
-                space = Directions(Product(space, whitening_matrix(space[which], group_of))).kept(other)
+                matrix = whitening_matrix(space[which], group_of)
+                shortened = Directions(Product(space, matrix))
+                space_centre, space = shortened.centre, shortened.kept(other)
+                del shortened  # it reads `one`
                 index = index_images(space[:m], units[rows, 0])
             found = group(space[:m], space[m:], index, seed, ordered_map)
-            del space  # as above
+        del space  # as above
         weights_in.seek(0)
         weights = np.load(weights_in, allow_pickle=False)
     of_all = (found.partitions, found.predicted, found.neighbours, found.similarity)
@@ -173,6 +175,12 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         cuts=np.stack([cut(*of_all, granularity) for granularity in GRANULARITIES]),
         links=np.array([found.n_neighbours, found.least_similarity]),
         n_known_models=np.int64(len(np.unique(landmarks.labels))),
+        matrix=matrix.astype(np.float32),
+        space_centre=space_centre.astype(np.float32),
+        list_centres=index.centres,
+        list_images=index.images,
+        list_starts=index.starts,
+        known=np.empty(0, np.int64),
     )
 
 
@@ -184,80 +192,71 @@ def trained(features: np.ndarray, img_paths: list[str], inputs: dict[str, str]) 
         return Training(**files.read_npz(path, "04.clustering_som.py", Training._fields))
     check_finite(features, img_paths)
     training = train(features, read_landmarks(features.shape[1]))
+    store(training, origin)
+    return training
+
+
+def store(training: Training, origin: dict) -> None:
+    """Write som_training.npz and its record."""
+    path = paths.data_dir(config.DATASET) / "som_training.npz"
     with files.atomic_write(path) as temporary:
         np.savez(temporary, **training._asdict())
     records.write_record(path.with_suffix(".json"), origin, [path])
-    return training
 
 
 # ---- the final clusters ----------------------------------------------------------------------------
 
 
-def read_corrections(img_paths: list[str]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return the pairs (rows of img_paths) that data/D/corrections.csv calls the same and different.
+def assign(features: np.ndarray, img_paths: list[str], earlier: str) -> tuple[Training, np.ndarray]:
+    """Put images into the clusters of the `earlier` data set, with its map, links and calibration.
 
-    A line about a photograph that is gone is left out with a warning. Raises UserError naming the line where a name is
-    ambiguous, the verdict is neither, or lines contradict.
+    Returns what was found of the images, and the cluster of each image that differs, (m,) int64.
     """
-    path = paths.data_dir(config.DATASET) / "corrections.csv"
-    if not path.exists():
-        return [], []
-    row_of, names = {name: row for row, name in enumerate(img_paths)}, Names(img_paths)
-    verdicts: dict[str, list[tuple[int, int]]] = {"same": [], "different": []}
-    gone: list[str] = []
-    for row in read_table(path, ["image_a", "image_b"], names):
-        a, b = (find_name(names, row, column, path) for column in ("image_a", "image_b"))
-        where = f"{display_path(path)}, line {row.line}"
-        verdict = find_verdict(row.cells)
-        if verdict is None:
-            shown = ", ".join(repr(value) for name, value in row.cells.items() if name not in ("image_a", "image_b"))
-            raise UserError(f"{where}: {shown or 'no verdict'} must be same or different")
-        if a is None or b is None:
-            gone.append(f"line {row.line} ({row.cells['image_b' if a else 'image_a']})")
-        elif a == b and verdict == "different":
-            raise UserError(f"{where}: {a} is called different from itself: correct one of the two names")
-        elif a != b:
-            verdicts[verdict].append((row_of[a], row_of[b]))
-    if gone:
-        print(f"warning: {display_path(path)}: {len(gone)} of its lines are about photographs that are not among the "
-              f"images of {config.DATASET}, and left out: {', '.join(gone[:3])}{', ...' * bool(gone[3:])}")  # fmt: skip
-    group = same_groups(len(img_paths), verdicts["same"])
-    for row_a, row_b in verdicts["different"]:
-        if group[row_a] == group[row_b]:
-            raise UserError(
-                f"{display_path(path)} calls {img_paths[row_a]} and {img_paths[row_b]} different, but other lines make "
-                "them the same: remove one of these lines"
-            )
-    return verdicts["same"], verdicts["different"]
-
-
-def earlier_run(earlier: str, n_features: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n_old, n_features) and clusters (n_old,) of an earlier run.
-
-    Raises UserError where something is missing, out of step, or made with another network.
-    """
-    folder, stage = paths.data_dir(earlier), f"04.clustering_som.py --DATASET={earlier}"
-    features, img_paths = read_features(earlier)
-    path = folder / "clusters.csv"
-    rows = files.read_csv(path, ["image", "cluster"], stage)
-    records.check_in_step(
-        path, folder / "clustering.json", [folder / "features.npy", folder / "img_paths.txt"], f"{stage} again"
-    )
-    if [row["image"] for row in rows] != img_paths:
-        raise UserError(f"{display_path(path)} names other images than img_paths.txt: run {stage} again")
-    if not all(row["cluster"].isdecimal() for row in rows):
-        raise UserError(f"{display_path(path)} has a cluster that is no number: run {stage} again")
-    if features.shape[1] != n_features:
-        raise UserError(
-            f"the images of {config.DATASET} have {n_features} features, those of ASSIGN_TO = {earlier!r} have "
-            f"{features.shape[1]}: extract both with the same network"
-        )
     check_finite(features, img_paths)
-    return features, np.array([int(row["cluster"]) for row in rows])
+    runs = read_earlier_runs(earlier, features.shape[1], config.DATASET)
+    first = runs[-1].training
+    rows, first_of = different(features)
+    grid = som.from_weights(first.weights.astype(np.float64), config.SOM_TOPOLOGY)
+    units, distances = som.assign(grid, Directions(features, first.centre))
+    with tempfile.TemporaryFile(dir=paths.data_dir(config.DATASET)) as handle:
+        space = compared_directions(Directions(features, first.centre, rows), first).kept(handle)
+        index = index_images(space, units[rows, 0])
+        new = nearest_images(space, index, NEAREST, ordered_map)
+        union = unite(*find_earlier(space, [earlier_images(one, first) for one in runs], NEAREST), *new)
+        del space  # Windows can't remove a file that is still mapped
+    least = link_threshold(runs[-1].cluster[runs[-1].rows], first.neighbours, first.similarity)
+    first_new = max(int(one.cluster.max()) for one in runs) + 1
+    cluster = assign_images(union, least, first_new, config.RANDOM_SEED)
+    n_assigned = len(rows) + sum(len(one.cluster) for one in runs[:-1])
+    for reason in reasons_to_cluster_anew(cluster, union, least, first_new, len(runs[-1].cluster), n_assigned):
+        print(f"time to cluster all images anew, in one data set without ASSIGN_TO: {reason}")
+    own = by_size(cluster).astype(np.int32)[None]
+    return first._replace(
+        units=units,
+        distances=distances,
+        first_of=first_of,
+        neighbours=union.neighbours,
+        similarity=union.similarity,
+        likeness=union.similarity[:, 0],
+        partitions=own,
+        predicted=np.int64(0),
+        interval=np.full(2, own.max() + 1),
+        cuts=own,
+        matrix=first.matrix[:0],
+        list_centres=index.centres,
+        list_images=index.images,
+        list_starts=index.starts,
+        known=union.known,
+    ), cluster
 
 
-def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the final cluster of each image, (n,) int64, and whether it is an outlier, (n,) bool, by all settings."""
+def describe(cluster: np.ndarray, training: Training) -> tuple[np.ndarray, np.ndarray]:
+    """Return how sure the cluster of each of the m different images is, and its runner-up, see `confidence`."""
+    return confidence(np.concatenate([cluster, training.known]), training.neighbours, training.similarity)
+
+
+def cut_as_set(training: Training) -> np.ndarray:
+    """Return the cluster of each of the m different images, (m,), by N_CLUSTERS, CLUSTER_GRANULARITY and OUTLIERS."""
     m = training.partitions.shape[1]
     if m < config.N_CLUSTERS:
         raise UserError(f"N_CLUSTERS = {config.N_CLUSTERS}: there are only {m} different images")
@@ -270,26 +269,24 @@ def clusters_of(training: Training, features: np.ndarray, img_paths: list[str]) 
         config.N_CLUSTERS,
     )
     odd = outliers(training.likeness)
-    if config.OUTLIERS == "own cluster" and not config.N_CLUSTERS:
-        cluster = np.where(odd, cluster.max() + np.cumsum(odd), cluster)
-    elif odd.any() and not config.N_CLUSTERS:
-        cluster = join_nearest(cluster, odd, training.neighbours)
-    sure, runner_up = (
-        of_image[training.first_of] for of_image in confidence(cluster, training.neighbours, training.similarity)
-    )
-    cluster, odd = by_size(cluster[training.first_of]), odd[training.first_of]
-    same, different_ = read_corrections(img_paths)
-    first_new = len(features)
-    if config.ASSIGN_TO:
-        old_features, old_cluster = earlier_run(config.ASSIGN_TO, features.shape[1])
-        both = train(Both(old_features, features), read_landmarks(features.shape[1]))
-        group = both.partitions[both.predicted][both.first_of]
-        cluster = assigned(old_cluster, group, both.first_of, both.neighbours, both.similarity)
-        first_new = int(max(old_cluster.max(), cluster.max())) + 1
+    if config.N_CLUSTERS or config.CLUSTER_METHOD == "units":
+        return cluster
+    if config.OUTLIERS == "own cluster":
+        return np.where(odd, cluster.max() + np.cumsum(odd), cluster)
+    return join_nearest(cluster, odd, training.neighbours) if odd.any() else cluster
+
+
+def correct(cluster: np.ndarray, training: Training, features: np.ndarray, img_paths: list[str]) -> np.ndarray:
+    """Return the final cluster of each image, int64 (n,): that of its equal, and as corrections.csv says."""
+    of_image = cluster[training.first_of] if config.ASSIGN_TO else by_size(cluster[training.first_of])
+    same, different_ = read_corrections(config.DATASET, img_paths)
     if same or different_:
+        some = np.unique(training.first_of, return_index=True)[1]
+        sure, runner_up = (values[training.first_of] for values in describe(of_image[some], training))
+        first_new = int(max(of_image.max(), training.known.max(initial=-1))) + 1
         data = Directions(features, training.centre)
-        cluster = corrected(cluster, sure, runner_up, data, same, different_, first_new)
-    return cluster if config.ASSIGN_TO else by_size(cluster), odd
+        of_image = corrected(of_image, sure, runner_up, data, same, different_, first_new)
+    return of_image if config.ASSIGN_TO else by_size(of_image)
 
 
 # ---- writing ---------------------------------------------------------------------------------------
@@ -302,8 +299,7 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
     rows, cols, n_features = training.weights.shape
     unit = training.units[:, 0]
     some = np.unique(training.first_of, return_index=True)[1]
-    of_image = confidence(cluster[some], training.neighbours, training.similarity)
-    sure, runner_up = (values[training.first_of] for values in of_image)
+    sure, runner_up = (values[training.first_of] for values in describe(cluster[some], training))
     grid = som.from_weights(training.weights, config.SOM_TOPOLOGY)
     granularity, cuts = curve(training.cuts, training.first_of, cluster)
     names = ("clusters.csv", "labels_pred.txt", "labels_pred.tsv", "labels_pred.npy", "som.npz")
@@ -356,6 +352,7 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
         least_similarity=float(training.links[1]),
         n_units_hit=len(np.unique(unit)),
         n_outliers=int(odd.sum()),
+        assigned_to=config.ASSIGN_TO,
         seconds=round(seconds, 1),
     )
     return outputs
@@ -371,12 +368,10 @@ def main() -> None:
         for path in (folder / "features.npy", folder / "img_paths.txt", known_path)
     }
     others = [folder / "corrections.csv"]
-    if config.ASSIGN_TO:
-        others += [paths.data_dir(config.ASSIGN_TO) / name for name in ("clusters.csv", "features.npy")]
+    others += chain_paths(config.ASSIGN_TO)
     origin = records.made_from(
         __file__,
         inputs | {display_path(path): records.fingerprint_file(path) for path in others},
-        [*TRAINING_SETTINGS, "N_CLUSTERS", "CLUSTER_GRANULARITY", "OUTLIERS", "ASSIGN_TO"],
     )
     if records.up_to_date(folder / "clustering.json", origin):
         run.unchanged([folder / "clusters.csv"])
@@ -384,8 +379,13 @@ def main() -> None:
     if config.ASSIGN_TO == config.DATASET:
         raise UserError(f"ASSIGN_TO = {config.ASSIGN_TO!r} is DATASET itself: name the data set of an earlier run")
 
-    training = trained(features, img_paths, inputs)
-    cluster, odd = clusters_of(training, features, img_paths)
+    if config.ASSIGN_TO:
+        training, cluster = assign(features, img_paths, config.ASSIGN_TO)
+        store(training, origin)
+    else:
+        training = trained(features, img_paths, inputs)
+        cluster = cut_as_set(training)
+    cluster, odd = correct(cluster, training, features, img_paths), outliers(training.likeness)[training.first_of]
     outputs = write(cluster, odd, training, img_paths, origin, time.perf_counter() - begin)
     low, high = files.read_json(folder / "clustering.json", "04.clustering_som.py")["n_clusters_interval"]
     print(f"{len(np.unique(cluster))} clusters (interval {low} to {high}), {odd.sum()} outliers")

@@ -138,6 +138,11 @@ L2_NORMALIZE: bool = True  # features of length 1
 EXTRACTION_BATCH_SIZE: Annotated[int, between(1, 4096)] = 64  # images per step
 
 # ---- 04.clustering_som ---------------------------------------------------------------------------
+# "links": clusters are communities of linked images, their number is predicted; "units": each unit of the map with its
+# images is a cluster, as in the entry of 2019
+CLUSTER_METHOD: Literal["links", "units"] = "links"
+SOM_ROWS: Annotated[int, between(0, 1000)] = 0  # rows of units of the map; 0 = by the number of images
+SOM_COLS: Annotated[int, between(0, 1000)] = 0  # columns of units of the map; 0 = by the number of images
 # images for each unit of the map; the map grows with the data set
 SOM_IMAGES_PER_UNIT: Annotated[float, between(1, 100)] = 3.0
 # units of the map at most; keeps the time linear in the number of images

@@ -10,6 +10,7 @@ from drawn_features import drawn, groups
 from sklearn.metrics import adjusted_rand_score
 
 import config
+from pipeline.cluster_files import read_corrections
 from pipeline.machinery import paths, records
 from pipeline.machinery.errors import UserError
 
@@ -332,7 +333,7 @@ def test_the_verdict_is_found_whatever_its_column_is_called(root, header):
     config.DATASET = "x"
     text = f"image_a,image_b,{header}\n0000.jpg,0001.jpg," + ("a note," if "note" in header else "") + "Same\n"
     (root / "data" / "x" / "corrections.csv").write_text(text, "utf-8")
-    assert stage.read_corrections(["0000.jpg", "0001.jpg"]) == ([(0, 1)], [])
+    assert read_corrections("x", ["0000.jpg", "0001.jpg"]) == ([(0, 1)], [])
 
 
 @pytest.mark.parametrize(
@@ -370,6 +371,64 @@ def test_new_images_join_old_clusters_or_are_new(root):
         assert cluster == id_of[label] if label < 5 else cluster > before.max()
     assert adjusted_rand_score(labels[~old], after) == 1
     assert (folder / "clusters.csv").read_bytes() == kept
+
+
+def test_a_chain_of_days_keeps_all_ids(root):
+    features, labels = groups([30] * 8, spread=0.3)
+    day = np.arange(len(labels)) % 3
+    days = [(labels < 4) & (day == 0), (labels < 6) & (labels > 1) & (day == 1), day == 2]
+    for number, rows in enumerate(days):
+        put(root, features[rows], f"day{number}")
+    found = [run("day0"), run("day1", ASSIGN_TO="day0"), run("day2", ASSIGN_TO="day1")]
+    id_of: dict[int, int] = {}
+    for rows, clusters in zip(days, found, strict=True):
+        for label, cluster in zip(labels[rows], clusters, strict=True):
+            assert id_of.setdefault(label, cluster) == cluster
+    assert len(set(id_of.values())) == 8
+    assert record(root / "data" / "day2")["assigned_to"] == "day1"
+    # a day can't be assigned to one that rests on it
+    with pytest.raises(UserError, match="was itself assigned to day0"):
+        run("day0", ASSIGN_TO="day2")
+
+
+def test_a_correction_of_assigned_images_changes_no_other_id(root):
+    features, labels = groups([24] * 6, spread=0.3)
+    old = np.arange(len(labels)) % 2 == 0
+    put(root, features[old], "old")
+    run("old")
+    folder = put(root, features[~old], "new")
+    before = run("new", ASSIGN_TO="old")
+    (folder / "corrections.csv").write_text("image_a,image_b,verdict\n0000.jpg,0040.jpg,different\n")
+    np.testing.assert_array_equal(run("new"), before)
+    (folder / "corrections.csv").write_text("image_a,image_b,verdict\n0000.jpg,0001.jpg,different\n")
+    after = run("new")
+    assert after[0] != after[1] and after[:2].max() > before.max()
+    assert (after[2:] == before[2:]).all()
+
+
+def test_assignment_trains_nothing_again(root, monkeypatch):
+    features, _ = groups([20] * 6)
+    put(root, features[::2], "old")
+    run("old")
+    put(root, features[1::2], "new")
+    monkeypatch.setattr(stage, "train", lambda *given: pytest.fail("trained again"))
+    assert len(set(run("new", ASSIGN_TO="old"))) == 6
+
+
+# ---- the way of 2019 ----------------------------------------------------------------------------------
+
+
+def test_each_unit_with_images_is_a_cluster(root):
+    features, _ = groups([12] * 20)
+    folder = put(root, features)
+    cluster = run(CLUSTER_METHOD="units", SOM_ROWS=4, SOM_COLS=3)
+    with np.load(folder / "som.npz") as stored:
+        assert stored["hits"].shape == (4, 3) and len(set(cluster)) == np.count_nonzero(stored["hits"]) > 6
+        assert adjusted_rand_score(stored["unit_of_image"], cluster) == 1
+    assert record(folder)["n_clusters_interval"] == [len(set(cluster))] * 2
+    assert len(set(run(N_CLUSTERS=5))) == 5
+    put(root, features[:1], "one")
+    assert run("one", N_CLUSTERS=0).tolist() == [0]
 
 
 def test_assign_to_other_features_is_refused(root):

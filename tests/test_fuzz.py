@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from stages import PROJECT, load_stage
 
 import config
+from pipeline.cluster_files import read_corrections
 from pipeline.images import MAX_PIXELS, ImageError, read_image
 from pipeline.machinery import files, paths, records, weights
 from pipeline.machinery import settings as pipeline_settings
@@ -163,7 +164,7 @@ def look_at_corrections(path: Path) -> None:
     path.replace(folder / "corrections.csv")
     config.DATASET = "x"
     try:
-        same, different = stage_04.read_corrections(["a.jpg", "b.jpg", "가.jpg"])
+        same, different = read_corrections("x", ["a.jpg", "b.jpg", "가.jpg"])
     except UserError as error:
         assert "data/x/corrections.csv" in str(error)
         return
@@ -174,7 +175,6 @@ TABLE = 'image,label\na.jpg,1\n"b,""c"".jpg",2\n가.jpg,\n'.encode()
 RECORD = json.dumps(
     {"made_from": {"stage": "x", "inputs": {"a": "b"}}, "outputs": {"a.npy": "0"}, "n": [1, None]}
 ).encode()
-stage_04 = load_stage("04.clustering_som.py")
 CORRECTIONS = "image_a,image_b,verdict\na.jpg,b.jpg,same\n가.jpg,b.jpg,different\n".encode()
 ARCHIVES = [
     npz(a=np.eye(4, dtype=np.float32), b=np.array("rectangular")),

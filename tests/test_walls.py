@@ -13,7 +13,8 @@ from pipeline.machinery import settings
 SCRIPTS = [path for path in sorted(PROJECT.glob("*.py")) if path.name != "config.py"]
 MACHINERY = sorted((PROJECT / "pipeline" / "machinery").glob("*.py"))
 # read and write for the scripts what several of them read
-BETWEEN = [PROJECT / "pipeline" / f"{name}.py" for name in ("dataset", "feature_network", "feature_files")]
+BETWEEN_NAMES = ("dataset", "feature_network", "feature_files", "cluster_files")
+BETWEEN = [PROJECT / "pipeline" / f"{name}.py" for name in BETWEEN_NAMES]
 SCIENCE = [path for path in sorted((PROJECT / "pipeline").rglob("*.py")) if path not in [*MACHINERY, *BETWEEN]]
 # what takes long to import, or is not installed everywhere, may be imported where it is used
 HEAVY = {

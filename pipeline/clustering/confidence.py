@@ -11,7 +11,8 @@ OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fi
 def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How sure each of the m images' cluster is, and the cluster that it would be in otherwise.
 
-    cluster : ndarray of shape (m,); neighbours, similarity : ndarrays of shape (m, k), nearest first
+    cluster : ndarray of shape (m,) or longer: behind the m images may be others, whose clusters are sure
+    neighbours, similarity : ndarrays of shape (m, k), nearest first
 
     Returns
     -------
@@ -21,21 +22,22 @@ def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarr
     runner_up : ndarray of shape (m,), int64: the cluster with the next largest share; -1 where there is none
     """
     nearest = neighbours[:, : 2 * VOTERS]
+    m = len(nearest)
     if not nearest.size:
-        return np.ones(len(cluster)), np.full(len(cluster), -1)
+        return np.ones(m), np.full(m, -1)
     vote = np.maximum(similarity[:, : 2 * VOTERS], 1e-6)
     vote = vote / vote.sum(axis=1, keepdims=True)
     theirs = cluster[nearest]
-    n_others = np.bincount(cluster)[cluster] - 1
+    n_others = np.bincount(cluster)[cluster[:m]] - 1
     own_vote = np.where(np.arange(nearest.shape[1]) < np.maximum(n_others, 1)[:, None], vote, 0)
     own_vote /= own_vote.sum(axis=1, keepdims=True)
-    share = (own_vote * (theirs == cluster[:, None])).sum(axis=1)
-    sure = share * (own_vote * share[nearest]).sum(axis=1)
+    share = (own_vote * (theirs == cluster[:m, None])).sum(axis=1)
+    sure = share * (own_vote * np.concatenate([share, np.ones(len(cluster) - m)])[nearest]).sum(axis=1)
     sure = np.where(n_others > 0, sure, np.clip(1 - similarity[:, 0], 0, 1))
-    runner_up = np.full(len(cluster), -1)
-    for rows in chunks(len(cluster), (2 * VOTERS) ** 2):
+    runner_up = np.full(m, -1)
+    for rows in chunks(m, (2 * VOTERS) ** 2):
         total = ((theirs[rows, :, None] == theirs[rows, None, :]) * vote[rows, None, :]).sum(axis=2)
-        total[theirs[rows] == cluster[rows, None]] = -1
+        total[theirs[rows] == cluster[:m][rows, None]] = -1
         best = total.argmax(axis=1)[:, None]
         found = np.take_along_axis(theirs[rows], best, axis=1)[:, 0]
         runner_up[rows] = np.where(np.take_along_axis(total, best, axis=1)[:, 0] > 0, found, -1)

@@ -130,6 +130,16 @@ def single_images(m: int) -> Grouping:
     return Grouping(each, 0, np.array([m, m]), nothing, nothing.astype(np.float32), 0, -1.0)
 
 
+def group_by_unit(unit: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray) -> Grouping:
+    """Return the grouping in which the images of each unit of the map are a cluster.
+
+    unit : int ndarray of shape (m,); neighbours, similarity : ndarrays of shape (m, k), nearest first
+    """
+    cluster = np.unique(unit, return_inverse=True)[1].astype(np.int32)
+    interval = np.full(2, number_of(cluster))
+    return Grouping(cluster[None], 0, interval, neighbours, similarity, 0, -1.0)
+
+
 def group(data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, in_order: Callable = map) -> Grouping:
     """Group m images.
 

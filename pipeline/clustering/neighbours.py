@@ -82,6 +82,8 @@ def nearest_images(
     m = len(data)
     k = min(k, m - 1)
     neighbours, similarity = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
+    if not k:
+        return neighbours, similarity
     blocks = [index.images[start : start + BLOCK_IMAGES] for start in range(0, m, BLOCK_IMAGES)]
     search = partial(_search_for_images, data, index, k)
     with tqdm(total=m, desc="neighbours", unit="image", unit_scale=True, leave=None, disable=None) as progress:
@@ -97,17 +99,19 @@ def exact_neighbours(data: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest_to(
-    rows: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int
+    rows: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int, n_probes: int = PROBES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k images of `data` that are nearest to each of `rows`; of m images, at most m.
 
     rows : ndarray of shape (n_rows, n_features), float32; data, index and what is returned : as for `nearest_images`
+    n_probes : lists that are searched for each row, or more, where they hold fewer than k images
     """
     k = min(k, len(data))
     neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
     for start in range(0, len(rows), BLOCK_IMAGES):
         some = slice(start, start + BLOCK_IMAGES)
-        neighbours[some], similarity[some] = _search(rows[some], np.full(len(rows[some]), -1), data, index, k)
+        own = np.full(len(rows[some]), -1)
+        neighbours[some], similarity[some] = _search(rows[some], own, data, index, k, n_probes)
     return neighbours, similarity
 
 
@@ -115,33 +119,31 @@ def _search_for_images(
     data: "Directions | np.ndarray", index: Index, k: int, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`nearest_images` of some images."""
-    return _search(data[images], images, data, index, k)
+    with threadpool_limits(1):  # several blocks are at work at once, and the result is the same with any number of them
+        return _search(data[images], images, data, index, k, PROBES)
 
 
 def _search(
-    rows: np.ndarray, own: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int
+    rows: np.ndarray, own: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int, n_probes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k images nearest to each of `rows` (b, n_features) but the image `own` (b,); -1: none."""
+    """Return the k images nearest to each of `rows` (b, n_features), but the image `own` (b,); -1: none left out."""
     neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
-    with threadpool_limits(1):  # several blocks are at work at once, and the result is the same with any number of them
-        probed = _probed_lists(rows, index, k + 1)
-        ends = np.cumsum(np.diff(index.starts)[probed], axis=1)  # (b, n_probed), in a row of similarities
-        for part in _parts_of_equal_width(ends[:, -1]):
-            value = _similarities(rows[part], own[part], data, index, probed[part], ends[part])
-            column, similarity[part] = k_largest(value, k)
-            place = (column[:, :, None] >= ends[part][:, None, :]).sum(axis=2)  # which of the probed lists
-            from_end = column - np.take_along_axis(ends[part], place, axis=1)  # negative
-            neighbours[part] = index.images[
-                index.starts[np.take_along_axis(probed[part], place, axis=1) + 1] + from_end
-            ]
+    probed = _probed_lists(rows, index, k + 1, n_probes)
+    ends = np.cumsum(np.diff(index.starts)[probed], axis=1)  # (b, n_probed), in a row of similarities
+    for part in _parts_of_equal_width(ends[:, -1]):
+        value = _similarities(rows[part], own[part], data, index, probed[part], ends[part])
+        column, similarity[part] = k_largest(value, k)
+        place = (column[:, :, None] >= ends[part][:, None, :]).sum(axis=2)  # which of the probed lists
+        from_end = column - np.take_along_axis(ends[part], place, axis=1)  # negative
+        neighbours[part] = index.images[index.starts[np.take_along_axis(probed[part], place, axis=1) + 1] + from_end]
     return neighbours, similarity
 
 
-def _probed_lists(rows: np.ndarray, index: Index, n_images: int) -> np.ndarray:
-    """Return the lists nearest to each of `rows`, nearest first (b, n_probed): PROBES or as many as hold `n_images`."""
+def _probed_lists(rows: np.ndarray, index: Index, n_images: int, n_probes: int) -> np.ndarray:
+    """Return the lists nearest to each of `rows`, (b, n_probed): `n_probes`, or as many as hold `n_images`."""
     lengths = np.diff(index.starts)
     closeness = rows @ index.centres.T - 0.5 * np.einsum("lf,lf->l", index.centres, index.centres)
-    n_probed = min(PROBES, len(lengths))
+    n_probed = min(n_probes, len(lengths))
     while True:
         probed, _ = k_largest(closeness, n_probed)
         if n_probed == len(lengths) or lengths[probed].sum(axis=1).min() >= n_images:

@@ -1,0 +1,94 @@
+"""New images among the clusters of earlier runs."""
+
+import numpy as np
+from drawn_features import groups
+
+from pipeline.clustering.assignment import (
+    EarlierImages,
+    Union,
+    assign_images,
+    find_earlier,
+    link_threshold,
+    reasons_to_cluster_anew,
+    unite,
+)
+from pipeline.clustering.directions import Directions
+from pipeline.clustering.neighbours import exact_neighbours, index_images
+
+
+def parts(n_models: int = 8, n_old: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions and labels of 20 images of each model, and which of them are old: half of those of some models."""
+    features, labels = groups([20] * n_models, spread=0.3)
+    return Directions(features)[:], labels, (labels < n_old) & (np.arange(len(labels)) % 2 == 0)
+
+
+def united(data: np.ndarray, labels: np.ndarray, old: np.ndarray) -> Union:
+    runs = [
+        EarlierImages(data[part], index_images(data[part], np.zeros(part.sum(), int)), 10 + labels[part])
+        for part in (old & (labels % 2 == 0), old & (labels % 2 == 1))
+        if part.any()
+    ]
+    return unite(*find_earlier(data[~old], runs, 20), *exact_neighbours(data[~old], 20))
+
+
+def threshold(data: np.ndarray, labels: np.ndarray, old: np.ndarray) -> float:
+    return link_threshold(labels[old], *exact_neighbours(data[old], 20))
+
+
+def test_images_get_the_ids_of_their_clusters_and_new_models_new_ids():
+    data, labels, old = parts()
+    cluster = assign_images(united(data, labels, old), threshold(data, labels, old), 100, seed=0)
+    known = labels[~old] < 5
+    np.testing.assert_array_equal(cluster[known], 10 + labels[~old][known])
+    # three new models of 20 images each, numbered by size and first image
+    np.testing.assert_array_equal(cluster[~known], 100 + labels[~old][~known] - 5)
+
+
+def test_an_earlier_id_is_never_changed_by_the_other_new_images():
+    data, labels, old = parts()
+    least = threshold(data, labels, old)
+    together = assign_images(united(data, labels, old), least, 100, seed=0)
+    some = (labels < 3) & ~old
+    alone = assign_images(united(data[old | some], labels[old | some], old[old | some]), least, 100, seed=0)
+    np.testing.assert_array_equal(alone, together[labels[~old] < 3])
+
+
+def test_the_nearest_of_several_runs_are_found_in_order():
+    data, labels, old = parts()
+    union = united(data, labels, old)
+    assert union.neighbours.shape == (len(data) - old.sum(), 20)
+    assert (np.diff(union.similarity, axis=1) <= 0).all() and set(union.known) == {10, 11, 12, 13, 14}
+
+
+def test_the_threshold_lies_between_the_links_within_and_those_to_other_clusters():
+    # images 0-1-2 and 3-4-5 by hand: 0.8 within, 0.2 between
+    neighbours = np.array([[1, 2, 3], [0, 2, 4], [0, 1, 5], [4, 5, 0], [3, 5, 1], [3, 4, 2]])
+    similarity = np.tile(np.float32([0.8, 0.8, 0.2]), (6, 1))
+    assert abs(link_threshold(np.array([0, 0, 0, 7, 7, 7]), neighbours, similarity) - 0.65) < 1e-6
+    # single images alone: more than what any of them has in common with another
+    assert 0.8 < link_threshold(np.arange(6), neighbours, similarity) <= 1
+    assert link_threshold(np.zeros(1, int), np.empty((1, 0), int), np.empty((1, 0))) == 1
+
+
+def test_a_single_new_image():
+    data, labels, old = parts()
+    runs = [EarlierImages(data[old], index_images(data[old], np.zeros(old.sum(), int)), labels[old])]
+    nothing = np.empty((1, 0), int), np.empty((1, 0), np.float32)
+    least = threshold(data, labels, old)
+    for image, expected in ((1, 0), (150, 50)):
+        union = unite(*find_earlier(data[image : image + 1], runs, 20), *nothing)
+        assert assign_images(union, least, 50, seed=0).tolist() == [expected]
+
+
+def test_the_reasons_to_cluster_anew():
+    data, labels, old = parts(n_old=2)
+    union, least = united(data, labels, old), threshold(data, labels, old)
+    cluster = assign_images(union, least, 100, seed=0)
+    (stray,) = reasons_to_cluster_anew(cluster, union, least, 100, n_clustered=1000, n_assigned=140)
+    assert stray == "120 of 140 images are in no earlier cluster"
+    assert len(reasons_to_cluster_anew(cluster, union, least, 100, n_clustered=100, n_assigned=140)) == 2
+    # two earlier clusters of one model
+    data, labels, old = parts(n_models=2, n_old=2)
+    union = united(data, np.zeros(40, int), old)
+    union = union._replace(known=np.arange(len(union.known)) % 2)
+    assert "may be one model" in reasons_to_cluster_anew(np.zeros(20, int), union, -1.0, 100, 1000, 20)[0]
