@@ -158,7 +158,7 @@ def train_student(lesson: Lesson, n_steps: int, seed: int) -> Iterator[tuple[Stu
             for mean, value in zip(average.state_dict().values(), student.state_dict().values(), strict=True):
                 if mean.dtype.is_floating_point:
                     mean.mul_(momentum).add_(value, alpha=1 - momentum)
-        yield average, float(loss)
+        yield average, float(loss.detach())
 
 
 def loss_of(
