@@ -104,9 +104,18 @@ def test_as_many_fragments_are_absorbed_as_odd_photographs_are_expected():
     data, cluster = odd_photographs(3, like_their_model=1.5)
     after = absorb_fragments(cluster, *exact_neighbours(data, 20))
     assert after[-3:].tolist() == [0, 0, 0] and after.max() == 3
-    data, cluster = odd_photographs(30, like_their_model=1.5)
+
+
+def test_single_images_beyond_a_power_law_of_sizes_are_odd_up_to_a_share():
+    data, cluster = odd_photographs(40, like_their_model=1.5)
     after = absorb_fragments(cluster, *exact_neighbours(data, 20))
-    assert np.sum(after[-30:] <= 3) == round(0.03 * 200)
+    assert np.sum(after[-40:] <= 3) == round(0.15 * 200)
+    # ten models of two photographs make single models likely: only as many fragments are odd as usual
+    features, labels = groups([2] * 10, n_features=64, seed=9)
+    more = np.concatenate([data, Directions(features)[:]])
+    both = np.r_[cluster, cluster.max() + 1 + labels].astype(np.int32)
+    after = absorb_fragments(both, *exact_neighbours(more, 20))
+    assert both.max() - after.max() <= round(0.03 * 200)
 
 
 def test_fragments_far_from_every_model_stay():

@@ -8,7 +8,9 @@ LEAST_SHARE = 0.0005  # share of a model's photographs with so weak a link under
 FRAGMENT = 2  # images of a fragment at most; larger clusters are taken for models
 LINKS = 3  # most similar images by which an image is linked with a cluster: a single one may be alike by chance
 NEAREST = 20  # nearest images among which an image's links are looked for
-MOST_ODD = 0.03  # share of odd photographs at most: of 988 with true masks, 3 % have a mask that failed (IoU under 0.3)
+ODD = 0.03  # share of odd photographs: of 988 photographs with true masks, 3 % have a mask that failed (IoU under 0.3)
+MOST_ODD = 0.15  # share of odd photographs at most; more single images are models of their own
+SINGLES = 6.0  # models of one photograph for each of two, at most; Lotka's law of productivity says 4
 
 
 class Links(NamedTuple):
@@ -57,8 +59,10 @@ def absorb_fragments(cluster: np.ndarray, neighbours: np.ndarray, similarity: np
     """Give the fragments that are odd photographs to the clusters that they are linked with.
 
     A fragment may be a model with one or two photographs or consist of odd photographs of a larger model; its links do
-    not show which. Their number does: about MOST_ODD of the photographs of larger models are odd. So many of the most
-    strongly linked fragments are absorbed, as far as a link of their strength is likely within a model (`tail_share`).
+    not show which. Their number does: about ODD of the photographs of larger models are odd, and more where there are
+    more single images than a power law of sizes leaves room for (Lotka 1926: four models with one photograph for each
+    with two). So many of the most strongly linked fragments are absorbed, as far as a link of their strength is likely
+    within a model (`tail_share`).
 
     Parameters
     ----------
@@ -76,7 +80,8 @@ def absorb_fragments(cluster: np.ndarray, neighbours: np.ndarray, similarity: np
     order = np.lexsort((-strength, fragment))
     order = order[np.unique(fragment[order], return_index=True)[1]]  # the strongest link of each fragment
     order = order[np.argsort(-strength[order], kind="stable")]
-    order = order[: round(MOST_ODD * len(own))]
+    too_many = np.count_nonzero(sizes == 1) - SINGLES * np.count_nonzero(sizes == 2)
+    order = order[: round(float(np.clip(too_many, ODD * len(own), MOST_ODD * len(own))))]
     order = order[tail_share(own, strength[order]) >= LEAST_SHARE]
     target = np.arange(len(sizes))
     target[fragment[order]] = into[order]
