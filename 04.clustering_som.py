@@ -60,7 +60,7 @@ from pipeline.clustering.assignment import (
 )
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
 from pipeline.clustering.corrections import corrected
-from pipeline.clustering.cuts import GRANULARITIES, by_size, curve, cut
+from pipeline.clustering.cuts import GRANULARITIES, bound_number, by_size, curve, cut, describe_curve
 from pipeline.clustering.directions import Both, Directions, Product, different, rows_not_finite, zeros_in
 from pipeline.clustering.fragments import NEAREST
 from pipeline.clustering.grouping import KEPT_NEIGHBOURS, differing_groups, group, group_by_unit, single_images
@@ -327,8 +327,7 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
             cut_clusters=cuts,
         )
     n_clusters = len(np.unique(cluster))
-    forced = bool(config.N_CLUSTERS or config.ASSIGN_TO)
-    interval = [n_clusters] if forced else [n_clusters, *np.rint(training.interval * config.CLUSTER_GRANULARITY)]
+    interval = None if config.N_CLUSTERS or config.ASSIGN_TO else training.interval * config.CLUSTER_GRANULARITY
     records.write_record(
         folder / "clustering.json",
         origin,
@@ -336,11 +335,8 @@ def write(cluster: np.ndarray, odd: np.ndarray, training: Training, img_paths: l
         n_images=len(img_paths),
         n_features=n_features,
         n_clusters=n_clusters,
-        n_clusters_interval=[int(min(interval)), int(max(interval))],
-        granularity_curve=[
-            {"granularity": round(float(g), 4), "n_clusters": len(np.unique(c))}
-            for g, c in zip(granularity, cuts, strict=True)
-        ],
+        n_clusters_interval=bound_number(n_clusters, interval),
+        granularity_curve=describe_curve(granularity, cuts),
         map_rows=rows,
         map_cols=cols,
         topology=config.SOM_TOPOLOGY,

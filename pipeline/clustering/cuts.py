@@ -122,3 +122,27 @@ def by_size(cluster: np.ndarray) -> np.ndarray:
     new = np.empty(len(size), np.int64)
     new[np.lexsort((first, -size))] = np.arange(len(size))
     return new[inverse]
+
+
+def describe_curve(granularity: np.ndarray, cuts: np.ndarray) -> list[dict[str, float]]:
+    """Return the granularity and the number of clusters of each cut.
+
+    granularity : float ndarray of shape (n_cuts,); cuts : int ndarray of shape (n_cuts, n)
+
+    >>> describe_curve(np.array([1.0]), np.array([[0, 1, 1]]))
+    [{'granularity': 1.0, 'n_clusters': 2}]
+    """
+    numbers = [len(np.unique(cluster)) for cluster in cuts]
+    return [{"granularity": round(float(g), 4), "n_clusters": n} for g, n in zip(granularity, numbers, strict=True)]
+
+
+def bound_number(n_clusters: int, interval: np.ndarray | None) -> list[int]:
+    """Return the least and the largest number of clusters that may be right, `n_clusters` between them.
+
+    interval : float ndarray of shape (2,), or None where the number was given
+
+    >>> bound_number(12, np.array([7.6, 11.2])), bound_number(12, None)
+    ([8, 12], [12, 12])
+    """
+    numbers = [n_clusters] if interval is None else [n_clusters, *np.rint(interval).astype(int).tolist()]
+    return [min(numbers), max(numbers)]
