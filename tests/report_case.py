@@ -45,7 +45,7 @@ def make(root: Path, labelled: bool = True) -> list[str]:
     order = np.argsort(names)
     names, groups = [names[i] for i in order], np.array(groups)[order]
     centres = rng.normal(size=(5, 16))
-    features = centres[groups] + rng.normal(scale=0.35, size=(len(names), 16))
+    features = centres[groups] + rng.normal(scale=0.5, size=(len(names), 16))
     data_dir = root / "data" / "d"
     files.write_npy(data_dir / "features.npy", features.astype(np.float32))
     files.write_lines(data_dir / "img_paths.txt", names)
