@@ -111,10 +111,10 @@ AUGMENTATION: Annotated[float, between(0, 2)] = 1.0
 # share of training images set on a random ground, where stage 01 wrote masks (SAVE_MASKS)
 RANDOM_GROUND: Share = 0.2
 HEAD_EPOCHS: Annotated[int, between(0, 1000)] = 1  # epochs that train the head alone
-EPOCHS: Annotated[int, between(0, 10_000)] = 20  # epochs after that, with the layers from TRAIN_FROM_LAYER on
+EPOCHS: Annotated[int, between(0, 10_000)] = 4  # epochs after that, with the layers from TRAIN_FROM_LAYER on
 # "all", or the last block that stays as it is: "mixed0" to "mixed9"
 TRAIN_FROM_LAYER: Literal["all", EarlierBlock] = "all"
-LEARNING_RATE: PositiveShare = 0.0003  # highest learning rate; reached after WARMUP_EPOCHS, then falls to 0 by a cosine
+LEARNING_RATE: PositiveShare = 0.0001  # highest learning rate; reached after WARMUP_EPOCHS, then falls to 0 by a cosine
 WARMUP_EPOCHS: Annotated[int, between(0, 1000)] = 1  # epochs over which the learning rate rises from 0
 WEIGHT_DECAY: Share = 0.0001  # of AdamW
 TRAIN_BATCH_SIZE: Annotated[int, between(2, 1024)] = 32  # images per step
