@@ -4,6 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.clustering.directions import Directions
+from pipeline.scoring.silhouette import silhouettes
 
 
 def find_verdict(cells: dict[str, str]) -> str | None:
@@ -93,9 +94,5 @@ def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -
     counts = np.array([np.sum(~together), np.sum(together)])
     if counts.min() < 2:
         return None
-    cosine = data @ np.stack([data[~together].mean(axis=0), data[together].mean(axis=0)]).T
-    own = together.astype(int)
-    rows = np.arange(len(data))
-    a = 1 - (cosine[rows, own] * counts[own] - 1) / (counts[own] - 1)
-    b = 1 - cosine[rows, 1 - own]
-    return together if np.mean((b - a) / np.maximum(np.maximum(a, b), 1e-9)) > 0.2 else None
+    sums = np.stack([data[~together].sum(axis=0), data[together].sum(axis=0)])
+    return together if silhouettes(data, together.astype(int), sums, counts).mean() > 0.2 else None
