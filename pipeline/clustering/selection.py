@@ -14,18 +14,8 @@ from tqdm import tqdm
 from pipeline.clustering.communities import find_communities, link_images
 from pipeline.scoring.silhouette import silhouettes_of_sums
 
-NEIGHBOURS = (
-    1,
-    2,
-    3,
-    5,
-    8,
-    12,
-    20,
-    35,
-    60,
-    100,
-)  # nearest images that an image links to; each about 1.6 times the last
+# nearest images that an image links to, in steps of about 1.6
+NEIGHBOURS = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100)
 LEAST_SIMILARITIES = (-1.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # cosine that a link has at least; -1: every link
 IMAGES_PER_NEIGHBOUR = 4  # images for each neighbour, at least: a graph of more neighbours links everything
 WORSE = 0.6  # share of the best score so far under which a number of neighbours ends the search for larger ones
