@@ -85,7 +85,7 @@ config.N_JOBS = 2
 signal.signal(signal.SIGALRM, interrupt)
 for _ in range(1500):
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, random.choice([3e-4, 3e-3])))
         for _ in ordered_map(abs, range(10**9), threads=True):
             pass
     except KeyboardInterrupt:
@@ -96,7 +96,10 @@ print("done")
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that interrupt")
 def test_an_interrupt_ends_it_at_any_moment():
-    """Locks written in Python (ThreadPoolExecutor's) fail or wait for ever within the first hundred."""
+    """Locks written in Python (ThreadPoolExecutor's) fail or wait for ever within the first hundred.
+
+    That of `threading.Thread.start` fails in one of 2,500 on a busy machine.
+    """
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
@@ -220,7 +223,7 @@ def ctrl_c(after):
 def test_an_interrupt_ends_processes_at_any_moment():
     program = INTERRUPTED.replace(", threads=True", "").replace("range(1500)", "range(300)")
     # Ctrl-C itself, from another thread, which may take it as well
-    timer = "signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))"
+    timer = "signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, random.choice([3e-4, 3e-3])))"
     assert timer in program
     program = program.replace(timer, "_thread.start_new_thread(ctrl_c, (random.uniform(1e-5, 2e-2),))")
     ended = subprocess.run([sys.executable, "-c", CTRL_C + program], capture_output=True, text=True, timeout=120)

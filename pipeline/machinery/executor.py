@@ -1,5 +1,6 @@
 """Work on many items at once, on this machine or on a cluster: results in order, an error or Ctrl-C ends all of it."""
 
+import _thread
 import contextlib
 import functools
 import gc
@@ -81,11 +82,11 @@ def _in_order(begin: "Callable[[], Pool]", items: Iterator, n_ahead: int, stoppe
     asked: SimpleQueue = SimpleQueue()
     answers: SimpleQueue = SimpleQueue()
     # Ctrl-C comes to the main thread at any moment, also while it takes or frees a lock of an executor, whose other
-    # threads then wait for ever. So another thread deals with executors; queues written in C lose nothing
-    manager = threading.Thread(target=_manage, args=(begin, items, n_ahead, asked, answers), daemon=True)
+    # threads then wait for ever. So another thread deals with executors; queues written in C lose nothing.
+    # `threading.Thread.start` waits for a lock as well, and fails where Ctrl-C comes then; this one does not
     begun = False
     try:
-        manager.start()
+        _thread.start_new_thread(_manage, (begin, items, n_ahead, asked, answers))
         begun = True
         while True:
             asked.put(True)
