@@ -15,6 +15,8 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, ImageOps
 
+from pipeline.code_points import convert_code_points, find_code_points
+
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif"})
 IMAGE_SUFFIXES = JPEG_SUFFIXES | HEIF_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -53,8 +55,8 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     image_bgr : uint8 ndarray of shape (H, W, 3); transparent pixels keep their colour
     alpha : uint8 ndarray of shape (H, W), 0 transparent to 255 opaque, or None where every pixel is opaque
 
-    Images of more than 8 bits are scaled to 8 bits (see `_top_of`), colours of an embedded profile, CMYK and palettes
-    converted to sRGB, of an animation the first frame is taken.
+    Images of more than 8 bits are scaled to 8 bits (see `_top_of`), colours of an embedded profile or of code points
+    (Display P3, HDR), CMYK and palettes converted to sRGB, of an animation the first frame is taken.
     Raises ImageError where the file can't be opened, is no image, is truncated or damaged, or is over `MAX_PIXELS`.
     """
     try:
@@ -66,6 +68,7 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             opened.load()
             picture = _read_deep(opened, data) or opened
             _turn_upright(picture, data)
+            picture = _convert_code_points(picture, data)
         rgba = _to_rgba(convert_to_srgb(picture), _significant_bits(data))
     except ImageError:
         raise
@@ -179,6 +182,20 @@ def convert_to_srgb(image: Image.Image) -> Image.Image:
         return image
     if clear:
         found.putalpha(image.convert("RGBA").getchannel("A"))
+    return found
+
+
+def _convert_code_points(image: Image.Image, data: bytes) -> Image.Image:
+    """Return a HEIC or AVIF image in sRGB by its code points; as it is where it has none, or a colour profile."""
+    if image.format not in {"HEIF", "AVIF"} or image.info.get("icc_profile"):
+        return image
+    said = image.info.get("nclx_profile")  # of the file's main image; of an AVIF, Pillow does not tell it
+    points = (said["color_primaries"], said["transfer_characteristics"]) if said else find_code_points(data)
+    if points is None or image.mode not in {"RGB", "RGBA"}:
+        return image
+    found = Image.fromarray(convert_code_points(np.asarray(image.convert("RGB")), *points))
+    if image.mode == "RGBA":
+        found.putalpha(image.getchannel("A"))
     return found
 
 

@@ -246,6 +246,49 @@ def test_colours_of_an_embedded_profile_become_srgb(tmp_path, suffix, mode):
     assert not is_two_halves(np.asarray(stored.convert("RGB"))[..., ::-1], tolerance=8)
 
 
+# sRGB's red and green as Display P3 has them (CSS Color 4); BT.2100's white of printed paper, BT.2020's own grey
+P3, BT2020, SRGB_CURVE, PQ, HLG = 12, 9, 13, 16, 18
+
+
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "stored", "shown"),
+    [
+        (P3, SRGB_CURVE, (234, 51, 35), (255, 0, 0)),
+        (P3, SRGB_CURVE, (117, 251, 76), (0, 255, 0)),
+        (1, SRGB_CURVE, (117, 251, 76), (117, 251, 76)),
+        (BT2020, SRGB_CURVE, (90, 90, 90), (90, 90, 90)),
+        (BT2020, PQ, (148, 148, 148), (255, 255, 255)),
+        (BT2020, PQ, (255, 255, 255), (255, 255, 255)),
+        (BT2020, HLG, (191, 191, 191), (254, 254, 254)),
+        (BT2020, HLG, (0, 0, 0), (0, 0, 0)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_colours_of_code_points_become_srgb(tmp_path, suffix, primaries, transfer, stored, shown):
+    path, image = tmp_path / f"a{suffix}", Image.new("RGB", (64, 64), stored)
+    if suffix == ".heic":
+        heif = pillow_heif.from_pillow(image)
+        heif.save(path, quality=-1, chroma=444, color_primaries=primaries, transfer_characteristics=transfer)
+    else:
+        image.save(path, quality=100, subsampling="4:4:4")
+        head, box, tail = path.read_bytes().partition(b"colrnclx")
+        path.write_bytes(head + box + struct.pack(">HH", primaries, transfer) + tail[4:])
+    assert np.abs(read_bgr(path)[32, 32, ::-1].astype(int) - shown).max() <= 4
+
+
+def test_a_profile_comes_before_code_points_and_alpha_stays(tmp_path):
+    image = Image.new("RGBA", (64, 64), (117, 251, 76, 128))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, profile, shown in (("with", srgb, (117, 251, 76)), ("without", b"", (0, 255, 0))):
+        path = tmp_path / f"{name}.avif"
+        image.save(path, quality=100, subsampling="4:4:4", icc_profile=profile)
+        data = path.read_bytes()
+        box = data.find(b"colrnclx")
+        path.write_bytes(data[: box + 8] + struct.pack(">HH", P3, SRGB_CURVE) + data[box + 12 :] if box > 0 else data)
+        image_bgr, alpha = read_image(path)
+        assert np.abs(image_bgr[32, 32, ::-1].astype(int) - shown).max() <= 4 and abs(int(alpha[32, 32]) - 128) <= 2
+
+
 @pytest.mark.parametrize("profile", [b"damaged", wide_gamut_profile()[:200], wide_gamut_profile()])
 def test_a_profile_that_does_not_fit_changes_nothing(tmp_path, profile):
     image = two_halves().convert("L") if len(profile) > 200 else two_halves()  # a colour profile on a grey image
