@@ -53,8 +53,8 @@ from pipeline.cluster_files import (
 from pipeline.clustering import som
 from pipeline.clustering.assignment import (
     assign_images,
+    calibrate,
     find_earlier,
-    link_threshold,
     reasons_to_cluster_anew,
     unite,
 )
@@ -224,11 +224,12 @@ def assign(features: np.ndarray, img_paths: list[str], earlier: str) -> tuple[Tr
         new = nearest_images(space, index, NEAREST, ordered_map)
         union = unite(*find_earlier(space, [earlier_images(one, first) for one in runs], NEAREST), *new)
         del space  # Windows can't remove a file that is still mapped
-    least = link_threshold(runs[-1].cluster[runs[-1].rows], first.neighbours, first.similarity)
-    first_new = max(int(one.cluster.max()) for one in runs) + 1
-    cluster = assign_images(union, least, first_new, config.RANDOM_SEED)
-    n_assigned = len(rows) + sum(len(one.cluster) for one in runs[:-1])
-    for reason in reasons_to_cluster_anew(cluster, union, least, first_new, len(runs[-1].cluster), n_assigned):
+    sizes = np.bincount(np.concatenate([one.cluster for one in runs]))
+    links = int(first.links[0]), float(first.links[1])
+    calibration = calibrate(runs[-1].cluster[runs[-1].rows], first.neighbours, first.similarity, *links)
+    cluster, least = assign_images(union, calibration, sizes, config.RANDOM_SEED), calibration.threshold()
+    n_assigned, n_clustered = len(rows) + sum(len(one.cluster) for one in runs[:-1]), len(runs[-1].cluster)
+    for reason in reasons_to_cluster_anew(cluster, union, least, len(sizes), n_clustered, n_assigned):
         print(f"time to cluster all images anew, in one data set without ASSIGN_TO: {reason}")
     own = by_size(cluster).astype(np.int32)[None]
     return first._replace(

@@ -19,6 +19,7 @@ ROUNDS = 2  # times that all new images are given to the cluster of their strong
 BOTH = 0.2  # share of new images strongly linked with two earlier clusters from which on these may be cut wrongly
 STRAY = 0.5  # share of new images in no earlier cluster from which on the earlier run says little about them
 GAP = 0.75  # place of the threshold, from the strongest link between clusters (0) to the weakest within one (1)
+CALIBRATED = 20_000  # earlier images whose links are measured, at most; more say the same and take longer
 GROWN = 0.5  # images assigned since the earlier clustering, as a share of its own, from which on it is out of date
 
 
@@ -38,31 +39,67 @@ class Union(NamedTuple):
     known: np.ndarray  # (n_known,) int64, clusters of earlier images; one may stand there several times
 
 
-def link_threshold(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray) -> float:
-    """Return the strength that tells links of images with their own cluster from those with another one, -1 to 1.
+class Calibration(NamedTuple):
+    """How strong the links of earlier images with their own clusters and with others are."""
 
-    The strength at which as few links as possible are on the wrong side; where several are as good, nearer to the links
-    within, since new models may be more alike than the earlier ones. Each image counts with its link to its own
-    cluster, and with its strongest one to another. Fragments do not count where there are larger clusters: they may be
-    odd photographs of the cluster that they are linked with.
+    within: np.ndarray  # (n_within,) float64, ascending, strengths of links of an image with its own cluster
+    between: np.ndarray  # (n_between,) float64, ascending, of each image's strongest link with another cluster
+    n_neighbours: int  # nearest images that an earlier image was linked with
+    least_similarity: float  # and what they have in common at least, cosine; -1: every one was linked
+
+    def threshold(self, share_new: float = 0.5) -> float:
+        """Return the strength that tells links of images with their own cluster from those with another one, -1 to 1.
+
+        The strength at which the fewest images are on the wrong side, where `share_new` (0 to 1) of them belong to none
+        of the clusters; where several are as good, nearer to the links within, since new models may be more alike than
+        the earlier ones.
+        """
+        if not len(self.between):
+            return 1.0
+        limits = np.unique(np.concatenate([self.within, self.between, [min(1.0, self.between[-1] + 1e-6)]]))
+        lost = np.searchsorted(self.within, limits) / max(1, len(self.within))
+        taken = 1 - np.searchsorted(self.between, limits) / len(self.between)
+        wrong = (1 - share_new) * lost + share_new * taken
+        best = np.flatnonzero(wrong <= wrong.min() + 1e-9)  # 1e-9: equal but for rounding
+        below = limits[best[0] - 1] if best[0] else limits[0]
+        return float(below + GAP * (limits[best[-1]] - below))
+
+    def share_of_new(self, strength: np.ndarray) -> float:
+        """Return the share of images that belong to no cluster, 0 to 1, from their strongest links.
+
+        So many stay under the threshold that the errors of both kinds, known from the earlier images, explain it
+        ("adjusted count": Forman 2008, doi:10.1007/s10618-008-0097-y).
+        """
+        least = self.threshold()
+        lost = np.searchsorted(self.within, least) / max(1, len(self.within))
+        kept = np.searchsorted(self.between, least) / max(1, len(self.between))
+        under = np.count_nonzero(strength < least) / max(1, len(strength))
+        return float(np.clip((under - lost) / max(kept - lost, 1e-9), 0, 1))
+
+
+def calibrate(
+    cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n_neighbours: int, least_similarity: float
+) -> Calibration:
+    """Measure the links of an earlier run's images, of every second, third ... one where there are many.
+
+    Each image counts with its link to its own cluster, and with its strongest one to another. Fragments do not count
+    where there are larger clusters: they may be odd photographs of the cluster that they are linked with.
 
     cluster : int ndarray of shape (m,); neighbours, similarity : ndarrays of shape (m, k), nearest first
+    n_neighbours, least_similarity : see `Calibration`
     """
+    some = np.arange(0, len(cluster), -(-len(cluster) // CALIBRATED))
     if not neighbours.size:
-        return 1.0
+        return Calibration(np.empty(0), np.empty(0), n_neighbours, least_similarity)
     cluster = np.unique(cluster, return_inverse=True)[1]
     sizes = np.bincount(cluster)
-    links = link_with_clusters(cluster, neighbours, similarity)
+    links = link_with_clusters(cluster, neighbours[some], similarity[some])
     counted = sizes > (FRAGMENT if sizes.max() > FRAGMENT else 0)
-    usable = counted[cluster[links.image]] & counted[links.cluster]
-    own = cluster[links.image] == links.cluster
-    within = np.sort(links.strength[own & usable])
-    between = np.sort(strongest(links, ~own & usable, len(cluster))[1][counted[cluster]])
-    limits = np.unique(np.concatenate([within, between, [min(1.0, between[-1] + 1e-6)]]))
-    wrong = np.searchsorted(within, limits) + len(between) - np.searchsorted(between, limits)
-    best = np.flatnonzero(wrong == wrong.min())
-    below = limits[best[0] - 1] if best[0] else limits[0]
-    return float(below + GAP * (limits[best[-1]] - below))
+    own_cluster = cluster[some]
+    usable = counted[own_cluster[links.image]] & counted[links.cluster]
+    own = own_cluster[links.image] == links.cluster
+    between = strongest(links, ~own & usable, len(some))[1][counted[own_cluster]]
+    return Calibration(np.sort(links.strength[own & usable]), np.sort(between), n_neighbours, least_similarity)
 
 
 def find_earlier(rows: np.ndarray, runs: list[EarlierImages], k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,18 +133,18 @@ def strongest(links: Links, usable: np.ndarray, n: int) -> tuple[np.ndarray, np.
     return cluster, strength
 
 
-def assign_images(union: Union, least: float, first_new: int, seed: int) -> np.ndarray:
+def assign_images(union: Union, calibration: Calibration, sizes: np.ndarray, seed: int) -> np.ndarray:
     """Give new images the ids of the earlier clusters that they belong to, and new ids to the others, int64 (n,).
 
-    least : the strength of a link with a cluster from which on an image belongs to it, see `link_threshold`
-    first_new : the first new id, larger than all earlier ones; new clusters are numbered by size from it
+    sizes : int ndarray, the number of images of each earlier cluster by its id; new clusters are numbered by size from
+        len(sizes) on
     seed : of Leiden's algorithm, which groups the images of new models
     """
-    n = len(union.neighbours)
+    n, first_new = len(union.neighbours), len(sizes)
     if not n:
         return np.empty(0, np.int64)
-    alone = first_new + np.arange(n)
-    links = link_with_clusters(np.concatenate([alone, union.known]), union.neighbours, union.similarity)
+    least = calibration.threshold()
+    links = _links(first_new + np.arange(n), union)
     earlier, strength = strongest(links, links.cluster < first_new, n)
     belongs = strength >= least
     # the others: communities among themselves, linked where they are as alike as images of one cluster
@@ -116,12 +153,40 @@ def assign_images(union: Union, least: float, first_new: int, seed: int) -> np.n
     groups = find_communities(*link_images(new, union.similarity, new.shape[1], least), n, seed)
     cluster = np.where(belongs, earlier, first_new + groups)
     for _ in range(ROUNDS):
-        links = link_with_clusters(np.concatenate([cluster, union.known]), union.neighbours, union.similarity)
+        links = _links(cluster, union)
         best, strength = strongest(links, np.ones(len(links.image), bool), n)
         cluster = np.where(strength >= least, best, cluster)
+    cluster = _absorb_odd(cluster, union, calibration, sizes)
     new_ones = cluster >= first_new
     cluster[new_ones] = first_new + by_size(cluster[new_ones]) if new_ones.any() else 0
     return cluster
+
+
+def _links(cluster: np.ndarray, union: Union) -> Links:
+    """Return the links of the new images, which are in these clusters (n,), with all clusters."""
+    return link_with_clusters(np.concatenate([cluster, union.known]), union.neighbours, union.similarity)
+
+
+def _absorb_odd(cluster: np.ndarray, union: Union, calibration: Calibration, sizes: np.ndarray) -> np.ndarray:
+    """Give new fragments that are odd photographs to the larger clusters that they are linked with.
+
+    An image that is in no larger new cluster either is rarely of a new model. The threshold is lowered to what is right
+    for the share of new models among images that are in earlier clusters or fragments. An image is not odd, either,
+    where one of its nearest images is near enough for the earlier run to link the two. Parameters as above.
+    """
+    n, first_new = len(cluster), len(sizes)
+    now = np.bincount(cluster, minlength=first_new)
+    now[:first_new] += sizes
+    fragment = (cluster >= first_new) & (now[cluster] <= FRAGMENT)
+    links = _links(cluster, union)
+    larger, strength = strongest(links, now[links.cluster] > FRAGMENT, n)
+    share_new = calibration.share_of_new(strength[fragment | (cluster < first_new)])
+    strong = strength >= min(calibration.threshold(), calibration.threshold(share_new))
+    near = slice(max(1, calibration.n_neighbours))
+    to_larger = now[np.concatenate([cluster, union.known])[union.neighbours[:, near]]] > FRAGMENT
+    linked = (to_larger & (union.similarity[:, near] >= calibration.least_similarity)).any(axis=1)
+    linked &= calibration.least_similarity > -1
+    return np.where(fragment & (larger >= 0) & (strong | linked), larger, cluster)
 
 
 def reasons_to_cluster_anew(
@@ -132,7 +197,7 @@ def reasons_to_cluster_anew(
     n_clustered : images of the earlier clustering; n_assigned : images assigned since then, these among them
     """
     n = len(cluster)
-    links = link_with_clusters(np.concatenate([cluster, union.known]), union.neighbours, union.similarity)
+    links = _links(cluster, union)
     strong = links.image[(links.cluster < first_new) & (links.strength >= least)]
     n_both, n_stray = int((np.bincount(strong, minlength=n) > 1).sum()), int((cluster >= first_new).sum())
     reasons = []
