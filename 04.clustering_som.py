@@ -45,7 +45,6 @@ from pipeline import feature_files, memory
 from pipeline.cluster_files import (
     Training,
     chain_paths,
-    compared_directions,
     earlier_images,
     read_corrections,
     read_earlier_runs,
@@ -61,7 +60,7 @@ from pipeline.clustering.assignment import (
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
 from pipeline.clustering.corrections import corrected
 from pipeline.clustering.cuts import GRANULARITIES, bound_number, by_size, curve, cut, describe_curve
-from pipeline.clustering.directions import Both, Directions, Product, different, rows_not_finite, zeros_in
+from pipeline.clustering.directions import Both, Directions, different, rows_not_finite, shorten, zeros_in
 from pipeline.clustering.fragments import NEAREST
 from pipeline.clustering.grouping import KEPT_NEIGHBOURS, differing_groups, group, group_by_unit, single_images
 from pipeline.clustering.landmarks import Landmarks, no_landmarks, pick_landmarks, whitening_matrix
@@ -139,7 +138,8 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         units, distances = som.assign(grid, every)
         np.save(weights_in, grid.get_weights().astype(np.float32))
         del grid  # Windows can't remove a file that is still mapped
-        likeness, matrix, space_centre = np.ones(m, np.float32), np.empty((0, features.shape[1])), np.empty(0)
+        likeness, matrix = np.ones(m, np.float32), np.empty((0, features.shape[1]))
+        space_centre, scale = np.empty(0), np.empty((0, 2), np.float32)
         space = data.kept(one)  # (m + n_landmarks, n_features)
         index = index_images(space[:m], units[rows, 0])
         if m < 2 or (m < 4 and not len(landmarks.labels)):  # too few to say what is near
@@ -151,9 +151,7 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
             which, group_of = differing_groups(space, m, landmarks.labels, index, seed)
             if len(which):
                 matrix = whitening_matrix(space[which], group_of)
-                shortened = Directions(Product(space, matrix))
-                space_centre, space = shortened.centre, shortened.kept(other)
-                del shortened  # it reads `one`
+                space, space_centre, scale = shorten(space, matrix, other)
                 index = index_images(space[:m], units[rows, 0])
             found = group(space[:m], space[m:], index, seed, ordered_map)
         del space  # as above
@@ -177,6 +175,7 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         n_known_models=np.int64(len(np.unique(landmarks.labels))),
         matrix=matrix.astype(np.float32),
         space_centre=space_centre.astype(np.float32),
+        scale=scale[:m],
         list_centres=index.centres,
         list_images=index.images,
         list_starts=index.starts,
@@ -207,19 +206,26 @@ def store(training: Training, origin: dict) -> None:
 # ---- the final clusters ----------------------------------------------------------------------------
 
 
-def assign(features: np.ndarray, img_paths: list[str], earlier: str) -> tuple[Training, np.ndarray]:
+def assign(
+    features: np.ndarray, img_paths: list[str], earlier: str, prints: dict[str, str]
+) -> tuple[Training, np.ndarray]:
     """Put images into the clusters of the `earlier` data set, with its map, links and calibration.
 
+    prints : fingerprints of the files that were looked at already.
     Returns what was found of the images, and the cluster of each image that differs, (m,) int64.
     """
     check_finite(features, img_paths)
-    runs = read_earlier_runs(earlier, features.shape[1], config.DATASET)
+    runs = read_earlier_runs(earlier, features.shape[1], config.DATASET, prints)
     first = runs[-1].training
     rows, first_of = different(features)
     grid = som.from_weights(first.weights.astype(np.float64), config.SOM_TOPOLOGY)
     units, distances = som.assign(grid, Directions(features, first.centre))
+    data, scale = Directions(features, first.centre, rows), np.empty((0, 2), np.float32)
     with tempfile.TemporaryFile(dir=paths.data_dir(config.DATASET)) as handle:
-        space = compared_directions(Directions(features, first.centre, rows), first).kept(handle)
+        if len(first.matrix):
+            space, _, scale = shorten(data, first.matrix, handle, first.space_centre)
+        else:
+            space = data.kept(handle)
         index = index_images(space, units[rows, 0])
         new = nearest_images(space, index, NEAREST, ordered_map)
         union = unite(*find_earlier(space, [earlier_images(one, first) for one in runs], NEAREST), *new)
@@ -244,6 +250,7 @@ def assign(features: np.ndarray, img_paths: list[str], earlier: str) -> tuple[Tr
         interval=np.full(2, own.max() + 1),
         cuts=own,
         matrix=first.matrix[:0],
+        scale=scale,
         list_centres=index.centres,
         list_images=index.images,
         list_starts=index.starts,
@@ -377,7 +384,7 @@ def main() -> None:
         raise UserError(f"ASSIGN_TO = {config.ASSIGN_TO!r} is DATASET itself: name the data set of an earlier run")
 
     if config.ASSIGN_TO:
-        training, cluster = assign(features, img_paths, config.ASSIGN_TO)
+        training, cluster = assign(features, img_paths, config.ASSIGN_TO, origin["inputs"])
         store(training, origin)
     else:
         training = trained(features, img_paths, inputs)

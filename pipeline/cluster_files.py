@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.clustering.assignment import EarlierImages
 from pipeline.clustering.corrections import find_verdict, same_groups
-from pipeline.clustering.directions import Directions, Product
+from pipeline.clustering.directions import Compared, Directions
 from pipeline.clustering.neighbours import Index
 from pipeline.dataset import read_features
 from pipeline.machinery import files, paths, records
@@ -35,6 +35,7 @@ class Training(NamedTuple):
     n_known_models: np.ndarray  # () int64, models whose photographs served as landmarks
     matrix: np.ndarray  # (n_features, n_features) float32, that shortens directions; of no row where none did
     space_centre: np.ndarray  # (n_features,) float32, the centre of shortened directions
+    scale: np.ndarray  # (m, 2) float32, of shortened directions, see `Shortened`; of no row where there is no matrix
     list_centres: np.ndarray  # (n_lists, n_features) float32; with the next two, the inverted file of the m images
     list_images: np.ndarray  # (m,) int32
     list_starts: np.ndarray  # (n_lists + 1,) int64
@@ -55,15 +56,11 @@ class EarlierRun(NamedTuple):
         return np.unique(self.training.first_of, return_index=True)[1]
 
 
-def compared_directions(data: Directions, training: Training) -> Directions:
-    """Return directions as the run of `training` compared them; `data` around its centre."""
-    return Directions(Product(data, training.matrix), training.space_centre) if len(training.matrix) else data
-
-
 def earlier_images(run: EarlierRun, first: Training) -> EarlierImages:
     """Return the images of `run`, compared as in the `first` run, to whose clusters they were assigned."""
     rows, own = run.rows, run.training
-    space = compared_directions(Directions(run.features, first.centre, rows), first)
+    data = Directions(run.features, first.centre, rows)
+    space = Compared(data, first.matrix, own.scale, first.space_centre) if len(first.matrix) else data
     return EarlierImages(space, Index(own.list_centres, own.list_images, own.list_starts), run.cluster[rows])
 
 
@@ -82,18 +79,21 @@ def chain_paths(dataset: str | None) -> list[Path]:
     return [paths.data_dir(one) / name for one in chain_of(dataset) for name in names]
 
 
-def read_earlier_runs(dataset: str, n_features: int, current: str) -> list[EarlierRun]:
-    """Return the runs that an assignment of the data set `current` to `dataset` rests on, the first clustering last."""
+def read_earlier_runs(dataset: str, n_features: int, current: str, prints: dict[str, str]) -> list[EarlierRun]:
+    """Return the runs that an assignment of the data set `current` to `dataset` rests on, the first clustering last.
+
+    prints : fingerprints of files of `chain_paths`, by the names that `display_path` gives
+    """
     chain = chain_of(dataset)
     if current in chain:
         raise UserError(
             f"ASSIGN_TO = {dataset!r} was itself assigned to {current}: name the data set of another earlier run"
         )
-    return [read_earlier_run(one, n_features, current) for one in chain]
+    return [read_earlier_run(one, n_features, current, prints) for one in chain]
 
 
-def read_earlier_run(earlier: str, n_features: int, current: str) -> EarlierRun:
-    """Return an earlier run, for the images of the data set `current`.
+def read_earlier_run(earlier: str, n_features: int, current: str, prints: dict[str, str]) -> EarlierRun:
+    """Return an earlier run, for the images of the data set `current`; parameters as above.
 
     Raises UserError where something is missing, out of step, or made with another network.
     """
@@ -101,9 +101,8 @@ def read_earlier_run(earlier: str, n_features: int, current: str) -> EarlierRun:
     features, img_paths = read_features(earlier)
     path = folder / "clusters.csv"
     rows = files.read_csv(path, ["image", "cluster"], stage)
-    records.check_in_step(
-        path, folder / "clustering.json", [folder / "features.npy", folder / "img_paths.txt"], f"{stage} again"
-    )
+    made_from = [folder / "features.npy", folder / "img_paths.txt"]
+    records.check_in_step(path, folder / "clustering.json", made_from, f"{stage} again", prints)
     if [row["image"] for row in rows] != img_paths:
         raise UserError(f"{display_path(path)} names other images than img_paths.txt: run {stage} again")
     if not all(row["cluster"].isdecimal() for row in rows):

@@ -1,16 +1,45 @@
 """Features seen as directions, read part by part."""
 
+import tempfile
+
 import numpy as np
 
-from pipeline.clustering.directions import Directions, Product, different
+from pipeline.clustering.directions import Compared, Directions, Shortened, different, shorten
 
 
-def test_a_product_of_rows_and_a_matrix_is_computed_when_asked_for():
-    data, matrix = np.arange(12.0).reshape(4, 3), np.arange(6.0).reshape(3, 2)
-    product = Product(data, matrix)
-    assert len(product) == 4 and product.shape == (4, 2)
-    np.testing.assert_array_equal(product[1:3], (data @ matrix)[1:3])
-    np.testing.assert_array_equal(product[np.array([3, 0])], (data @ matrix)[[3, 0]])
+def shortened(n: int = 40) -> tuple[Directions, np.ndarray, Shortened]:
+    """Directions of drawn rows, one of them zeros, a matrix, and what `shorten` makes of the two."""
+    rng = np.random.default_rng(1)
+    features, matrix = rng.random((n, 16)).astype(np.float32), rng.random((16, 16)).astype(np.float32)
+    features[3] = 0
+    data = Directions(features)
+    with tempfile.TemporaryFile() as handle:
+        found = shorten(data, matrix, handle)
+        return data, matrix, found._replace(space=found.space.copy())
+
+
+def test_shortened_directions_are_directions_of_the_product():
+    data, matrix, found = shortened()
+    expected = Directions(data[:] @ matrix)
+    np.testing.assert_allclose(found.space, expected[:], atol=1e-6)
+    np.testing.assert_allclose(found.centre, expected.centre, atol=1e-6)
+
+
+def test_shortened_directions_are_compared_without_the_product():
+    data, matrix, found = shortened()
+    compared = Compared(data, matrix, found.scale, found.centre)
+    assert compared.shape == (40, 17) and len(compared) == 40
+    some = np.array([7, 3, 0])
+    np.testing.assert_allclose(
+        compared.asked(found.space) @ compared[some].T, found.space @ found.space[some].T, atol=1e-5
+    )
+
+
+def test_the_centre_itself_stays_zeros_when_shortened():
+    rows = np.float32([[1, 0], [1, 0], [1, 0]])
+    with tempfile.TemporaryFile() as handle:
+        found = shorten(Directions(rows, np.zeros(2, np.float32)), np.eye(2, dtype=np.float32), handle)
+        assert not found.space.any() and not found.scale.any()
 
 
 def test_repeated_images_count_once():

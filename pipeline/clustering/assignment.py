@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.clustering.communities import find_communities, link_images
 from pipeline.clustering.cuts import by_size
-from pipeline.clustering.directions import Directions
+from pipeline.clustering.directions import Compared, Directions
 from pipeline.clustering.fragments import FRAGMENT, NEAREST, Links, link_with_clusters
 from pipeline.clustering.neighbours import Index, nearest_to
 
@@ -26,7 +26,7 @@ GROWN = 0.5  # images assigned since the earlier clustering, as a share of its o
 class EarlierImages(NamedTuple):
     """The m different images of an earlier run."""
 
-    space: Directions  # (m, n_features), directions as their run compared them
+    space: Directions | Compared  # (m, n_features), directions as their run compared them
     lists: Index
     cluster: np.ndarray  # (m,) int64, ids
 

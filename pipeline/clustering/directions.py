@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -91,18 +92,64 @@ class Both:
         return result
 
 
-class Product:
-    """The rows of an array times a matrix, computed only when asked for."""
+class Shortened(NamedTuple):
+    """Directions times a matrix, seen as directions around their own centre.
 
-    def __init__(self, data: np.ndarray, matrix: np.ndarray):
-        self.data, self.matrix = data, matrix
-        self.shape = (len(data), matrix.shape[1])
+    A row of `space` is scale[0] * row @ matrix - scale[1] * centre.
+    """
+
+    space: np.ndarray  # (n, n_features) float32
+    centre: np.ndarray  # (n_features,) float32
+    scale: np.ndarray  # (n, 2) float32
+
+
+def shorten(
+    data: "Directions | np.ndarray", matrix: np.ndarray, handle: io.IOBase, centre: np.ndarray | None = None
+) -> Shortened:
+    """Shorten directions by a matrix; `space` is a memory map in the open file `handle`, over what it held.
+
+    data : array or Directions of shape (n, n_features), float32; matrix : (n_features, n_features), float32
+    centre : (n_features,) float32, or None for that of the rows' products with the matrix
+    """
+    handle.seek(0)
+    for part in chunks(*data.shape):
+        handle.write(np.ascontiguousarray(data[part] @ matrix))
+    handle.flush()
+    product = np.memmap(handle, np.float32, "r+", shape=data.shape)
+    seen, scale = Directions(product, centre), np.zeros((len(product), 2), np.float32)
+    for part in chunks(*data.shape):
+        length = np.linalg.norm(product[part], axis=1)
+        gap = np.linalg.norm(of_length_one(product[part]) - seen.centre, axis=1)
+        product[part] = seen[part]
+        there = product[part].any(axis=1)  # the others are the centre
+        scale[part, 1] = np.divide(1, gap, out=np.zeros_like(gap), where=there)
+        scale[part, 0] = np.divide(scale[part, 1], length, out=np.zeros_like(length), where=length > 0)
+    return Shortened(np.asarray(product), seen.centre, scale)
+
+
+class Compared:
+    """Rows that `shorten` shortened before, read anew: their dot products need no product with the matrix.
+
+    The dot product of a shortened row and q is scale[0] * (row @ (matrix @ q)) - scale[1] * (centre @ q). So rows here
+    are [scale[0] * row, -scale[1]], and `asked` makes [matrix @ q, centre @ q] of q.
+
+    data : Directions of shape (n, n_features); matrix : as for `shorten`; scale, centre : what it returned
+    """
+
+    def __init__(self, data: Directions, matrix: np.ndarray, scale: np.ndarray, centre: np.ndarray):
+        self.data, self.matrix, self.scale, self.centre = data, matrix, scale, centre
+        self.shape = (len(data), data.shape[1] + 1)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self.data[rows] @ self.matrix
+        scale = self.scale[rows]
+        return np.concatenate([self.data[rows] * scale[:, :1], -scale[:, 1:]], axis=1)
+
+    def asked(self, shortened: np.ndarray) -> np.ndarray:
+        """Return what shortened rows (n, n_features) are multiplied as, (n, n_features + 1)."""
+        return np.column_stack([shortened @ self.matrix.T, shortened @ self.centre])
 
 
 def zeros_in(handle: io.IOBase, shape: tuple[int, ...]) -> np.ndarray:

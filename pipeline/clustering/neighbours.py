@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from pipeline.clustering.directions import Directions, chunks, means_of
+from pipeline.clustering.directions import Compared, Directions, chunks, means_of
 from pipeline.clustering.som import codebook_of, nearest_units
 
 VOTERS = 10  # nearest neighbours that vote on an image's cluster, at most
@@ -99,7 +99,7 @@ def exact_neighbours(data: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest_to(
-    rows: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int, n_probes: int = PROBES
+    rows: np.ndarray, data: "Directions | Compared | np.ndarray", index: Index, k: int, n_probes: int = PROBES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k images of `data` that are nearest to each of `rows`; of m images, at most m.
 
@@ -124,11 +124,13 @@ def _search_for_images(
 
 
 def _search(
-    rows: np.ndarray, own: np.ndarray, data: "Directions | np.ndarray", index: Index, k: int, n_probes: int
+    rows: np.ndarray, own: np.ndarray, data: "Directions | Compared | np.ndarray", index: Index, k: int, n_probes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k images nearest to each of `rows` (b, n_features), but the image `own` (b,); -1: none left out."""
     neighbours, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
     probed = _probed_lists(rows, index, k + 1, n_probes)
+    if isinstance(data, Compared):
+        rows = data.asked(rows)
     ends = np.cumsum(np.diff(index.starts)[probed], axis=1)  # (b, n_probed), in a row of similarities
     for part in _parts_of_equal_width(ends[:, -1]):
         value = _similarities(rows[part], own[part], data, index, probed[part], ends[part])
@@ -164,7 +166,7 @@ def _parts_of_equal_width(widths: np.ndarray) -> Iterator[np.ndarray]:
 def _similarities(
     rows: np.ndarray,
     own: np.ndarray,
-    data: "Directions | np.ndarray",
+    data: "Directions | Compared | np.ndarray",
     index: Index,
     probed: np.ndarray,
     ends: np.ndarray,

@@ -158,14 +158,18 @@ def as_written(path: Path, stage: str) -> Iterator[None]:
         raise UserError(f"{display_path(path)} does not hold what {stage} writes: run {stage} --REDO=True") from error
 
 
-def check_in_step(output: Path, record_path: Path, inputs: Sequence[Path], stage: str) -> None:
-    """Raise UserError where the record says that `output` was made from other `inputs` (files) than those there now."""
+def check_in_step(
+    output: Path, record_path: Path, inputs: Sequence[Path], stage: str, prints: Mapping[str, str] | None = None
+) -> None:
+    """Raise UserError where the record says that `output` was made from other `inputs` (files) than those there now.
+
+    prints : fingerprints that were taken already, by the names that `display_path` gives
+    """
     record = read_record(record_path)
     used = record["made_from"].get("inputs") if record else None
     if not isinstance(used, dict):
         return
     for path in inputs:
-        if display_path(path) in used and used[display_path(path)] != fingerprint_file(path):
-            raise UserError(
-                f"{display_path(output)} was made from another {display_path(path)} than the one there now: run {stage}"
-            )
+        name = display_path(path)
+        if name in used and used[name] != ((prints or {}).get(name) or fingerprint_file(path)):
+            raise UserError(f"{display_path(output)} was made from another {name} than the one there now: run {stage}")
