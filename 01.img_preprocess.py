@@ -7,7 +7,8 @@
 The product keeps its pixels, everything else becomes white. An alpha channel is taken as the mask, unless it is a
 frame (a circle, rounded corners, a border). Then, and without one:
 
-1. The photograph within frames and banners is found; beyond a round frame it is continued (`frame`, `layout`).
+1. The photograph within frames and banners is found; beyond a round frame it is continued (`frame`, `layout`). Of a
+   collage one view is kept, the first whose mask is trusted nearly as much as any (`collage`).
 2. Its scene is made (`scene`): a smooth surface of colour fitted to the border, and a small network's probability of
    each pixel to show the product, at 128 x 128 pixels (`network`). A shadow that repeats the product's outline is
    ground (`cast_shadow`).
@@ -43,9 +44,17 @@ from tqdm import tqdm
 
 import config
 from pipeline import images, memory
+from pipeline.background.collage import find_panels
 from pipeline.background.frame import extend_beyond_frame, find_frame
 from pipeline.background.layout import photograph_within
-from pipeline.background.masks import choose_mask, consider_whole_image, correct_mask, segment_without_network
+from pipeline.background.masks import (
+    Candidate,
+    choose_mask,
+    choose_view,
+    consider_whole_image,
+    correct_mask,
+    segment_without_network,
+)
 from pipeline.background.matting import fit_edge, paste_on_white
 from pipeline.background.network import SHIPPED_NETWORK, NetworkError, load_network
 from pipeline.background.regions import is_plausible, size_within
@@ -118,16 +127,25 @@ def find_product(image_bgr: np.ndarray, alpha: np.ndarray | None, options: Optio
 
 def find_in_small_image(image_bgr: np.ndarray, options: Options) -> tuple[np.ndarray, str, float]:
     """Return mask, method and trust of an image of at most WORK_SIZE, uint8 BGR (H, W, 3), however small the trust."""
-    method, mask = options.method, np.zeros(image_bgr.shape[:2], bool)
-    window = photograph_within(image_bgr) if method != "sobel" else np.s_[:, :]
-    if method in ("auto", "network"):
-        scene = make_scene(image_bgr[window], load_network(options.network_path), options.seed)
-        found = correct_mask(choose_mask(scene, method, options.seed), scene)
-        found = consider_whole_image(found, scene) if method == "auto" else found
-    else:
-        found = segment_without_network(image_bgr[window], method, options.seed)
-    mask[window] = found.mask
+    if options.method == "sobel":
+        return find_in_photograph(image_bgr, options)[:3]
+    window = photograph_within(image_bgr)
+    panels = find_panels(image_bgr[window])
+    views = [find_in_photograph(image_bgr[window][panel], options) for panel in panels] if len(panels) > 1 else []
+    best = choose_view(views, options.min_trust)
+    found = find_in_photograph(image_bgr[window], options) if best is None else views[best]
+    mask = np.zeros(image_bgr.shape[:2], bool)
+    mask[window][np.s_[:, :] if best is None else panels[best]] = found.mask
     return mask, found.method, found.trust
+
+
+def find_in_photograph(image_bgr: np.ndarray, options: Options) -> Candidate:
+    """Return the mask of one photograph without what a shop puts around it, uint8 BGR (H, W, 3)."""
+    if options.method not in ("auto", "network"):
+        return segment_without_network(image_bgr, options.method, options.seed)
+    scene = make_scene(image_bgr, load_network(options.network_path), options.seed)
+    found = correct_mask(choose_mask(scene, options.method, options.seed), scene)
+    return consider_whole_image(found, scene) if options.method == "auto" else found
 
 
 def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str) -> dict[str, Any]:

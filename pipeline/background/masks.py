@@ -16,7 +16,7 @@ from pipeline.background.corrections import (
 )
 from pipeline.background.ground import fit_ground, is_smooth, is_white
 from pipeline.background.matting import fit_edge
-from pipeline.background.regions import is_plausible, size_within
+from pipeline.background.regions import MIN_FOREGROUND, is_plausible, size_within
 from pipeline.background.scene import Scene
 from pipeline.background.segmentation import (
     colour_overlap,
@@ -30,6 +30,7 @@ from pipeline.background.smooth_ground import segment_smooth_ground
 GRABCUT_SIZE = 128  # longest side at which GrabCut works, pixels; 160 is no better, 96 loses 0.03 of IoU
 # IoU by which a mask may fall behind the network's own in what the network expects of both, for its finer edges
 LESS_LIKELY = {"plain": 0.1, "network": 0.2}
+LESS_TRUSTED = 0.15  # by which the trust in a collage's view may fall behind the best one's; half of its usual spread
 FAINT_DISTANCE = (
     25  # CIE76, median distance of a product from a smooth ground; a fainter one may have the ground's colour
 )
@@ -132,6 +133,20 @@ def consider_whole_image(candidate: Candidate, scene: Scene) -> Candidate:
     if trust_in_whole > trust:
         return Candidate(np.ones_like(mask), "whole", trust_in_whole)
     return Candidate(mask, candidate.method, trust)
+
+
+def choose_view(views: list[Candidate], min_trust: float) -> int | None:
+    """Return which view of a collage to keep: the first that is trusted nearly as much as any; close-ups come last.
+
+    Sellers put first what shows the product best, and the like views of two sellers then lie together. None where
+    fewer than two views show a product, trusted at least `min_trust`: shelves and skirting boards part photographs too.
+    """
+    shown = [i for i, view in enumerate(views) if view.trust >= min_trust and view.mask.mean() >= MIN_FOREGROUND]
+    if len(shown) < 2:
+        return None
+    shown = [i for i in shown if is_plausible(views[i].mask)] or shown
+    most = max(views[i].trust for i in shown)
+    return next(i for i in shown if views[i].trust >= most - LESS_TRUSTED)
 
 
 def expected_iou(foreground_prob: np.ndarray, mask: np.ndarray) -> float:
