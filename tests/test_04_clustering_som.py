@@ -178,7 +178,7 @@ def with_nuisance(sizes, seed: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     features = 0.1 * rng.standard_normal((len(labels), 64)).astype(np.float32)
     features[:, :12] += rng.standard_normal((len(sizes), 12))[labels] + 0.25 * rng.standard_normal((len(labels), 12))
-    features[:, 12:20] += 1.2 * rng.standard_normal((len(labels), 8))
+    features[:, 12:20] += 1.6 * rng.standard_normal((len(labels), 8))
     return features, labels
 
 
@@ -188,7 +188,7 @@ def test_what_differs_within_models_is_learned_from_known_ones(root):
     without = adjusted_rand_score(labels, run())
     assert record(folder)["calibration"] == "the data itself"
     known_models(root, *with_nuisance([40] * 10, seed=3))
-    assert adjusted_rand_score(labels, run()) > max(0.8, without + 0.05)
+    assert adjusted_rand_score(labels, run()) > without + 0.1
     assert record(folder)["calibration"] == "known models" and record(folder)["n_known_models"] == 10
 
 

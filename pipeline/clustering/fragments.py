@@ -8,7 +8,6 @@ LEAST_SHARE = 0.0005  # share of a model's photographs with so weak a link under
 FRAGMENT = 2  # images of a fragment at most; larger clusters are taken for models
 LINKS = 3  # most similar images by which an image is linked with a cluster: a single one may be alike by chance
 NEAREST = 20  # nearest images among which an image's links are looked for
-ODD = 0.03  # share of odd photographs: of 988 photographs with true masks, 3 % have a mask that failed (IoU under 0.3)
 MOST_ODD = 0.15  # share of odd photographs at most; more single images are models of their own
 SINGLES = 6.0  # models of one photograph for each of two, at most; Lotka's law of productivity says 4
 
@@ -55,14 +54,27 @@ def tail_share(own: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return 0.5 * np.maximum((1 - strength) / median, 1) ** -exponent
 
 
+def count_odd(sizes: np.ndarray, most: int) -> int:
+    """Return how many of the fragments are odd photographs: the first ones, until the rest is as sizes of models are.
+
+    The rest has at most SINGLES single images for each pair. `sizes` : int ndarray of shape (n,), the number of images
+    of each fragment, the most strongly linked one first; most : the largest answer
+
+    >>> count_odd(np.array([1, 2, 1, 1, 1, 1, 1, 1]), 8), count_odd(np.array([1, 1, 1]), 2)
+    (1, 2)
+    """
+    n_singles = np.concatenate([[0], np.cumsum(sizes[::-1] == 1)])[::-1]  # of the rest after 0, 1, 2 ... fragments
+    n_pairs = np.concatenate([[0], np.cumsum(sizes[::-1] == 2)])[::-1]
+    return min(int(np.argmax(n_singles <= SINGLES * n_pairs)), most)
+
+
 def absorb_fragments(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray) -> np.ndarray:
     """Give the fragments that are odd photographs to the clusters that they are linked with.
 
     A fragment may be a model with one or two photographs or consist of odd photographs of a larger model; its links do
-    not show which. Their number does: about ODD of the photographs of larger models are odd, and more where there are
-    more single images than a power law of sizes leaves room for (Lotka 1926: four models with one photograph for each
-    with two). So many of the most strongly linked fragments are absorbed, as far as a link of their strength is likely
-    within a model (`tail_share`).
+    not show which. Their number does: the sizes of models follow a power law (Lotka 1926: four models with one
+    photograph for each with two). Where there are more single images, the most strongly linked fragments are absorbed,
+    as far as a link of their strength is likely within a model (`tail_share`).
 
     Parameters
     ----------
@@ -80,8 +92,9 @@ def absorb_fragments(cluster: np.ndarray, neighbours: np.ndarray, similarity: np
     order = np.lexsort((-strength, fragment))
     order = order[np.unique(fragment[order], return_index=True)[1]]  # the strongest link of each fragment
     order = order[np.argsort(-strength[order], kind="stable")]
-    too_many = np.count_nonzero(sizes == 1) - SINGLES * np.count_nonzero(sizes == 2)
-    order = order[: round(float(np.clip(too_many, ODD * len(own), MOST_ODD * len(own))))]
+    all_fragments = np.flatnonzero(sizes <= FRAGMENT)
+    by_strength = np.r_[fragment[order], np.setdiff1d(all_fragments, fragment)]
+    order = order[: count_odd(sizes[by_strength], min(len(order), round(MOST_ODD * len(own))))]
     order = order[tail_share(own, strength[order]) >= LEAST_SHARE]
     target = np.arange(len(sizes))
     target[fragment[order]] = into[order]

@@ -69,17 +69,18 @@ def number_of(cluster: np.ndarray) -> int:
     return len(np.unique(cluster))
 
 
-def choose(data: np.ndarray, landmarks: np.ndarray, seed: int) -> Choice:
+def choose(data: np.ndarray, landmarks: np.ndarray, seed: int, covering: bool = True) -> Choice:
     """Choose how images are linked.
 
     data : float32 ndarray of shape (m, n_features), directions
     landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs, or of none
+    covering : see `select_partition`
     """
     m = len(data)
     both = np.concatenate([data, landmarks])
     neighbours, similarity = exact_neighbours(both, min(NEIGHBOURS[-1], len(both) - 1))
     candidates = candidate_partitions(neighbours, similarity, both, np.arange(len(both)) < m, seed)
-    best, nearly = select_partition(candidates)
+    best, nearly = select_partition(candidates, covering)
     own_neighbours, own_similarity = exact_neighbours(data, min(KEPT_NEIGHBOURS, m - 1))
 
     def absorbed(candidate: Candidate) -> np.ndarray:
@@ -92,16 +93,18 @@ def choose(data: np.ndarray, landmarks: np.ndarray, seed: int) -> Choice:
     return Choice(best.n_neighbours, best.least_similarity, cluster, low, high)
 
 
-def choose_on_sample(data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int) -> tuple[np.ndarray, Choice]:
+def choose_on_sample(
+    data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, covering: bool = True
+) -> tuple[np.ndarray, Choice]:
     """Choose on all images, or on a sample of many: return the images that were looked at, ascending, and the choice.
 
-    Parameters as those of `group`.
+    Parameters as those of `group` and `choose`.
     """
     m = len(data)
     if m <= SELECTION_IMAGES:
-        return np.arange(m), choose(data, landmarks, seed)
+        return np.arange(m), choose(data, landmarks, seed, covering)
     sample = sample_of_patches(data, index, SELECTION_IMAGES, seed)
-    return sample, choose(data[sample], landmarks, seed)
+    return sample, choose(data[sample], landmarks, seed, covering)
 
 
 def differing_groups(
@@ -117,7 +120,8 @@ def differing_groups(
     """
     if len(labels):
         return np.arange(m, len(data)), labels
-    sample, choice = choose_on_sample(data, data[:0], index, seed)
+    # images that are left alone do no harm here; models that are joined make what differs between them vanish
+    sample, choice = choose_on_sample(data, data[:0], index, seed, covering=False)
     if not 1 < number_of(choice.cluster) < len(sample):
         return sample[:0], choice.cluster[:0]
     return sample, choice.cluster

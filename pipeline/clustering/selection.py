@@ -31,11 +31,11 @@ class Candidate(NamedTuple):
     cluster: np.ndarray  # (m,) int32
     silhouette: float  # -1..1, mean of the images that count
     stability: float  # 0..1, see `candidate_partitions`
+    coverage: float = 1.0  # 0..1, share of the images that are not alone
 
-    @property
-    def score(self) -> float:
-        """How well the partition holds, -1 to 1: silhouette times stability."""
-        return self.silhouette * self.stability
+    def score(self, covering: bool = True) -> float:
+        """Return how well the partition holds, -1 to 1: silhouette times stability, and times coverage where asked."""
+        return self.silhouette * self.stability * (self.coverage if covering else 1)
 
 
 def cluster_silhouettes(cosine: np.ndarray, cluster: np.ndarray) -> np.ndarray:
@@ -46,6 +46,15 @@ def cluster_silhouettes(cosine: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     sizes = np.bincount(cluster)
     member = sparse.csr_matrix((np.ones(len(cluster), np.float32), (cluster, np.arange(len(cluster)))))
     return silhouettes_of_sums((member @ cosine).T, np.diag(cosine), cluster, sizes, 0.0)
+
+
+def coverage(cluster: np.ndarray) -> float:
+    """Return the share of images that are not alone, 0 to 1.
+
+    >>> coverage(np.array([0, 0, 1, 2, 2]))
+    0.8
+    """
+    return float(np.mean(np.bincount(cluster)[cluster] > 1))
 
 
 def shared_images(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -91,8 +100,9 @@ def candidate_partitions(
 
     The score is the mean silhouette (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7) times two stabilities: how much
     of its cluster an image keeps with the next fewer and the next more neighbours, and with the next lower and the next
-    higher least similarity. Fine partitions of what is one continuous group have high silhouettes but are not stable;
-    coarse ones are stable but do not stand apart.
+    higher least similarity; times the coverage: a partition says nothing about an image that it leaves alone. Fine
+    partitions of what is one continuous group have high silhouettes but are not stable; coarse ones are stable but do
+    not stand apart; those of near copies stand apart and are stable but leave most images alone.
 
     Parameters
     ----------
@@ -117,16 +127,20 @@ def candidate_partitions(
         by_neighbours = stability((i, j), [(i - 1, j), (i + 1, j)])
         by_similarity = stability((i, j), [(i, j - 1), (i, j + 1)])
         stable = by_neighbours * by_similarity
-        found.append(Candidate(NEIGHBOURS[i], LEAST_SIMILARITIES[j], cluster, silhouette[i, j], stable))
+        found.append(
+            Candidate(NEIGHBOURS[i], LEAST_SIMILARITIES[j], cluster, silhouette[i, j], stable, coverage(cluster))
+        )
     return found
 
 
-def select_partition(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+def select_partition(candidates: list[Candidate], covering: bool = True) -> tuple[Candidate, list[Candidate]]:
     """Return the candidate with the best score, and all whose score is nearly as good (NEARLY), itself among them.
 
     The largest number of neighbours only shows how stable the next smaller one is, where there are several.
+    covering : whether it counts against a candidate that it leaves images alone
     """
     largest = max(candidate.n_neighbours for candidate in candidates)
     inner = [candidate for candidate in candidates if candidate.n_neighbours < largest] or candidates
-    best = max(inner, key=lambda candidate: candidate.score)
-    return best, [candidate for candidate in inner if candidate.score >= NEARLY * best.score] or [best]
+    best = max(inner, key=lambda candidate: candidate.score(covering))
+    least = NEARLY * best.score(covering)
+    return best, [candidate for candidate in inner if candidate.score(covering) >= least] or [best]
