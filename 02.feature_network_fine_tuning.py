@@ -33,7 +33,7 @@ Writes: model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/histo
 Config: PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING, COMPUTE_DTYPE, HEAD,
         HEAD_LAYER, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS, TRAIN_FROM_LAYER,
         LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, AVERAGED_EPOCHS, HELD_OUT_FRACTION, PATIENCE,
-        WHITENING, REFIT, RANDOM_SEED (which data: TRAIN_DATASET; of known_features.npz alone: MIRROR_AVERAGE,
+        WHITENING, REFIT, RANDOM_SEED (which data: TRAIN_DATASET; of known_features.npz alone: FEATURE_VIEWS,
         L2_NORMALIZE; without effect on the files: N_JOBS, REDO)
 """
 
@@ -221,7 +221,7 @@ def see_held_out(reader: FeatureReader, known: KnownModels, whitened: bool) -> t
         shown = reader.read(known.judged.known_rgb)[0]
         whitening = fit_whitening(shown, known.judged.known_labels, config.WHITENING)
     place, input_range = reader.places[0], reader.input_range
-    compute = inception.feature_function(reader.backbone, place, input_range, config.MIRROR_AVERAGE, "float32")
+    compute = inception.feature_function(reader.backbone, place, input_range, config.FEATURE_VIEWS, "float32")
     seen = sample_seen(known.class_of, known.held_out, KNOWN_IMAGES)
     features = extract_features(compute, whitening, config.L2_NORMALIZE, known.source.read_all(seen), READ_AT_ONCE)
     return features, known.class_of[seen]

@@ -16,7 +16,7 @@ Reads:  img/D/, model/T/feature_network.h5, model/T/feature_whitening.npz, model
 Writes: data/D/features.npy, data/D/img_paths.txt, data/D/features.json, data/D/features_skipped.csv,
         data/D/known_features.npz (where not fine-tuned)
 Config: FEATURE_NETWORK, INPUT_RANGE, INPUT_MEAN, INPUT_DEVIATION, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER,
-        POOLING, MIRROR_AVERAGE, L2_NORMALIZE, COMPUTE_DTYPE (which data: DATASET, TRAIN_DATASET; told by the network's
+        POOLING, FEATURE_VIEWS, L2_NORMALIZE, COMPUTE_DTYPE (which data: DATASET, TRAIN_DATASET; told by the network's
         fingerprint: PRETRAINED_WEIGHTS, RANDOM_SEED; without effect on the files: EXTRACTION_BATCH_SIZE, N_JOBS,
         SCHEDULER, SCHEDULER_TLS, REDO)
 """
@@ -165,7 +165,7 @@ def load_encoder() -> Extractor:
         config.INPUT_RANGE,
         config.INPUT_MEAN,
         config.INPUT_DEVIATION,
-        config.MIRROR_AVERAGE,
+        config.FEATURE_VIEWS,
         os.cpu_count() or 1,
     )
 
@@ -188,7 +188,7 @@ def load_network() -> Extractor:
         dtype = "float32"
     asked_range = network.input_range if config.INPUT_RANGE == "auto" else config.INPUT_RANGE
     input_range = inception.choose_input_range(network.backbone, asked_range)
-    pool = inception.feature_function(network.backbone, network.place, input_range, config.MIRROR_AVERAGE, dtype)
+    pool = inception.feature_function(network.backbone, network.place, input_range, config.FEATURE_VIEWS, dtype)
 
     def compute(images_rgb: np.ndarray) -> np.ndarray:
         return extract_features(pool, network.whitening, config.L2_NORMALIZE, images_rgb, config.EXTRACTION_BATCH_SIZE)

@@ -133,7 +133,9 @@ REFIT: bool = True
 FEATURE_NETWORK: Literal["fine-tuned", "pretrained"] | OnnxPath = "fine-tuned"
 INPUT_MEAN: Text = "auto"  # of an .onnx file's input, "red, green, blue" in its range; "auto" asks the file, else 0
 INPUT_DEVIATION: Text = "auto"  # what the input is divided by after that; "auto" asks the file, else 1
-MIRROR_AVERAGE: bool = True  # mean of the features of an image and of its mirror image; doubles the time
+# features are the mean over views: "one" the image alone; "mirrored" its mirror image too, twice the time; "turned" its
+# four quarter turns, four times the time: photographs that lie on their side lie with their model
+FEATURE_VIEWS: Literal["one", "mirrored", "turned"] = "turned"
 L2_NORMALIZE: bool = True  # features of length 1
 EXTRACTION_BATCH_SIZE: Annotated[int, between(1, 4096)] = 64  # images per step
 

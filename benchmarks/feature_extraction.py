@@ -10,6 +10,7 @@ rounds. On a machine that others use, --clock=cpu counts the process's processor
     python benchmarks/feature_extraction.py [sample] [--n_images=512] [--rounds=5] [--clock=cpu] [--IMAGE_SIZE=128] ...
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from conftest import load_stage  # noqa: E402
 import config  # noqa: E402
 from pipeline.dataset import images_of  # noqa: E402
 from pipeline.features import inception  # noqa: E402
+from pipeline.features.framing import list_views  # noqa: E402
 from pipeline.features.whitening import normalise_rows  # noqa: E402
 from pipeline.machinery import settings  # noqa: E402
 from pipeline.machinery.errors import UserError  # noqa: E402
@@ -48,10 +50,10 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
 
     stage = load_stage("03.feature_extraction.py")
     backbone = inception.build_inception(config.IMAGE_SIZE, config.RANDOM_SEED)
-    batch_size, mirror, dtype = config.EXTRACTION_BATCH_SIZE, config.MIRROR_AVERAGE, choose_dtype(config.COMPUTE_DTYPE)
+    batch_size, views, dtype = config.EXTRACTION_BATCH_SIZE, config.FEATURE_VIEWS, choose_dtype(config.COMPUTE_DTYPE)
     low_high = inception.choose_input_range(backbone, config.INPUT_RANGE)
     place = inception.LayerPooling("mixed10", "average")
-    compute = inception.feature_function(backbone, place, low_high, mirror, dtype)
+    compute = inception.feature_function(backbone, place, low_high, views, dtype)
     plain = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
     decoded = np.concatenate([images_rgb for images_rgb, _ in stage.batches(paths, config.IMAGE_SIZE, batch_size)])
     inputs = np.asarray(inception.scale_pixels(decoded, *low_high))
@@ -66,10 +68,8 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
         return np.concatenate([np.asarray(compute(images_rgb)) for images_rgb in batches])
 
     def predict(inputs: np.ndarray = inputs) -> np.ndarray:
-        found = plain.predict(inputs, batch_size=batch_size, verbose=0)
-        if mirror:
-            found = (found + plain.predict(inputs[:, :, ::-1], batch_size=batch_size, verbose=0)) / 2
-        return found
+        turned = list_views(inputs, views, functools.partial(np.rot90, axes=(1, 2)))
+        return sum(plain.predict(view, batch_size=batch_size, verbose=0) for view in turned) / len(turned)
 
     def predict_files() -> np.ndarray:
         read = np.stack([stage.load_image(path, config.IMAGE_SIZE)[0] for path in paths])
@@ -88,8 +88,7 @@ def compare(paths: list[Path], rounds: int, clock: Callable[[], float]) -> None:
             begin = clock()
             side()
             seconds[name].append(clock() - begin)
-    both = "mirror average" if mirror else "no mirror average"
-    print(f"{len(paths)} images, {config.IMAGE_SIZE} px, mixed10, {dtype}, {both}, {rounds} rounds")
+    print(f"{len(paths)} images, {config.IMAGE_SIZE} px, mixed10, {dtype}, views: {views}, {rounds} rounds")
     unit = "processor second" if clock is time.process_time else "s"
     for name in sides:
         print(f"  {name:28} {spread([len(paths) / s for s in seconds[name]])} images/{unit}")

@@ -161,7 +161,7 @@ def test_the_network_is_trained_again_on_all_models_until_the_best_epoch(t, monk
 def test_features_of_held_out_models_are_kept_as_the_network_saw_them_before_it_was_shown_them(t, monkeypatch):
     """The weights of the best epoch, not those trained on all models; whitened by the other models."""
     config.LEARNING_RATE, config.REFIT, config.WHITENING = 0.01, True, 0.2
-    config.MIRROR_AVERAGE, seen = False, []
+    config.FEATURE_VIEWS, seen = "one", []
     refit_on_all = selection.refit_on_all
 
     def refit_and_keep(backbone, *arguments):
@@ -192,7 +192,7 @@ def test_features_of_held_out_models_are_kept_as_the_network_saw_them_before_it_
     backbone = build_inception(75, seed=0)
     backbone.set_weights(weights_seen)
     input_range = choose_input_range(backbone, "auto")
-    compute = feature_function(backbone, LayerPooling("mixed0", "average"), input_range, False, "float32")
+    compute = feature_function(backbone, LayerPooling("mixed0", "average"), input_range, "one", "float32")
 
     def features_of(models: list[str]) -> np.ndarray:
         paths = [path for model in models for path in sorted((training_images_dir("t") / model).glob("*.png"))]
@@ -242,7 +242,7 @@ def test_a_training_that_does_harm_keeps_the_starting_network(t, capsys, monkeyp
 
 def test_the_whitening_of_all_models_is_saved_beside_its_network_and_leaves_with_it(t, capsys, monkeypatch):
     """The start whitened is judged best: no epoch beats it, it is saved, and stage 03 would compute the same."""
-    config.WHITENING, config.MIRROR_AVERAGE = 0.2, False
+    config.WHITENING, config.FEATURE_VIEWS = 0.2, "one"
     for module in (stage, selection):
         monkeypatch.setattr(module, "best_place", lambda parts, labels: len(parts) - 1)
     scores_in_turn(monkeypatch, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.2, 0.0, 0.0)
@@ -260,7 +260,7 @@ def test_the_whitening_of_all_models_is_saved_beside_its_network_and_leaves_with
     paths = sorted(training_images_dir("t").rglob("*.png"))
 
     def compute(dtype: str):
-        return feature_function(inception, LayerPooling("mixed0", "average"), (-1, 1), False, dtype)
+        return feature_function(inception, LayerPooling("mixed0", "average"), (-1, 1), "one", dtype)
 
     pictures = np.stack([fit_image(images.read_bgr(path), 75, config.CROP_TO_PRODUCT) for path in paths])
     features = np.asarray(compute("float32")(pictures))

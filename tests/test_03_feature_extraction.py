@@ -297,7 +297,7 @@ def test_missing_images_name_the_stage_to_run(root):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["IMAGE_SIZE=74", "FEATURE_LAYER=mixed11", "POOLING=median", "MIRROR_AVERAGE=maybe", "COMPUTE_DTYPE=float16"],
+    ["IMAGE_SIZE=74", "FEATURE_LAYER=mixed11", "POOLING=median", "FEATURE_VIEWS=four", "COMPUTE_DTYPE=float16"],
 )
 def test_a_setting_out_of_range_is_named(run_stage, wrong):
     done = run_stage("03.feature_extraction.py", f"--{wrong}")
@@ -318,7 +318,7 @@ def test_an_onnx_file_is_a_network_like_any_other(d, root, capsys):
         onnx.save(model, root / "encoder.onnx")
 
     write("ReduceMean")
-    config.FEATURE_NETWORK, config.MIRROR_AVERAGE = str(root / "encoder.onnx"), True
+    config.FEATURE_NETWORK, config.FEATURE_VIEWS = str(root / "encoder.onnx"), "mirrored"
     assert "12 images to compute" in run(capsys)
     pictures = [fit_image(images.read_bgr(img_dir("d") / f"{i:02}.png"), 20, config.CROP_TO_PRODUCT) for i in range(12)]
     expected = normalise_rows(np.stack(pictures).mean(axis=(1, 2)) / 255)

@@ -44,7 +44,7 @@ def drawn(root, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(root / "keras"))
     monkeypatch.setattr(feature_network, "INCEPTION", feature_network.INCEPTION._replace(url="http://127.0.0.1:9/w.h5"))
     config.DATASET, config.TRAIN_DATASET, config.FEATURE_NETWORK = "d", "t", "pretrained"
-    config.IMAGE_SIZE, config.COMPUTE_DTYPE, config.MIRROR_AVERAGE = 75, "float32", False
+    config.IMAGE_SIZE, config.COMPUTE_DTYPE, config.FEATURE_VIEWS = 75, "float32", "one"
     config.CROP_TO_PRODUCT, config.HEAD_EPOCHS, config.EPOCHS = False, 0, 0
     rng = np.random.default_rng(0)
     for i in range(15):
@@ -124,7 +124,7 @@ def test_imagenets_file_is_downloaded_once_and_taken_with_its_own_range(drawn, s
     record = files.read_json(data_dir("d") / "features.json", "03")
     assert (record["initial_weights"], record["feature_layer"], record["pooling"]) == ("imagenet", "mixed7", "average")
     place = LayerPooling("mixed7", "average")
-    expected = np.asarray(feature_function(backbone, place, (-1, 1), False, "float32")(drawn))
+    expected = np.asarray(feature_function(backbone, place, (-1, 1), "one", "float32")(drawn))
     assert np.allclose(read_features("d")[0], normalise_rows(expected), atol=1e-4)
     assert served.cache_path.is_file()
 
@@ -134,7 +134,7 @@ def test_imagenets_file_is_downloaded_once_and_taken_with_its_own_range(drawn, s
     assert (record["initial_weights"], record["input_range"]) == ("imagenet", "-1..1")
     config.FEATURE_NETWORK = "fine-tuned"
     extraction.main()
-    expected = np.asarray(feature_function(backbone, LayerPooling("mixed0", "max"), (-1, 1), False, "float32")(drawn))
+    expected = np.asarray(feature_function(backbone, LayerPooling("mixed0", "max"), (-1, 1), "one", "float32")(drawn))
     assert np.allclose(read_features("d")[0], normalise_rows(expected), atol=1e-4)
 
 
@@ -163,7 +163,7 @@ def test_without_imagenets_weights_auto_takes_the_projects_own(drawn, own, capsy
     assert record["pooling"] == "gem"
     whole = build_inception(75, seed=0)
     start_network.assign_weights(whole, start_network.read_start_network())
-    expected = np.asarray(feature_function(whole, LayerPooling("mixed0", "gem"), (0, 1), False, "float32")(drawn))
+    expected = np.asarray(feature_function(whole, LayerPooling("mixed0", "gem"), (0, 1), "one", "float32")(drawn))
     assert np.allclose(read_features("d")[0], normalise_rows(expected), atol=1e-4)
 
     config.WHITENING = 0
@@ -174,7 +174,7 @@ def test_without_imagenets_weights_auto_takes_the_projects_own(drawn, own, capsy
     config.FEATURE_NETWORK = "fine-tuned"
     extraction.main()
     place = LayerPooling(record["feature_layer"], record["pooling"])
-    expected = np.asarray(feature_function(whole, place, (0, 1), False, "float32")(drawn))
+    expected = np.asarray(feature_function(whole, place, (0, 1), "one", "float32")(drawn))
     assert np.allclose(read_features("d")[0], normalise_rows(expected), atol=1e-4)
 
 

@@ -34,8 +34,8 @@ def write_encoder(path, shape, metadata=None, channels_last=False, input_type=on
     return path
 
 
-def read(path, size=8, input_range="auto", mean="auto", deviation="auto", mirror=False):
-    return read_encoder(path, size, input_range, mean, deviation, mirror, n_threads=1)
+def read(path, size=8, input_range="auto", mean="auto", deviation="auto", views="one"):
+    return read_encoder(path, size, input_range, mean, deviation, views, n_threads=1)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -61,9 +61,11 @@ def test_an_encoder_of_one_image_at_a_time_in_half_precision_computes_all(tmp_pa
     assert np.allclose(read(path).compute(SHADES)[:, :3], SHADES.mean(axis=(1, 2)) / 255, atol=1e-2)
 
 
-def test_mirror_average_does_not_tell_an_image_from_its_mirror_image(tmp_path):
-    encoder = read(write_encoder(tmp_path / "e.onnx", ["n", 3, 8, 8]), mirror=True)
-    assert np.allclose(encoder.compute(SHADES), encoder.compute(SHADES[:, :, ::-1]), atol=1e-6)
+@pytest.mark.parametrize("views", ["mirrored", "turned"])
+def test_views_that_are_averaged_have_the_same_features(tmp_path, views):
+    encoder = read(write_encoder(tmp_path / "e.onnx", ["n", 3, 8, 8]), views=views)
+    other = SHADES[:, :, ::-1] if views == "mirrored" else np.rot90(SHADES, axes=(1, 2))
+    assert np.allclose(encoder.compute(SHADES), encoder.compute(other), atol=1e-6)
 
 
 def test_tokens_give_their_first_and_maps_their_average():

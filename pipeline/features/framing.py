@@ -1,4 +1,6 @@
-"""Fit a photograph into the square that the network takes."""
+"""Fit a photograph into the square that the network takes, and turn it there."""
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -71,3 +73,15 @@ def fit_mask(mask: np.ndarray, image_bgr: np.ndarray, size: int, crop: bool) -> 
         top, bottom, left, right = product_box(image_bgr)
         inverse_bgr = inverse_bgr[top:bottom, left:right]
     return 255 - fit_image(inverse_bgr, size, crop=False)[..., 0]
+
+
+def list_views(images, views: str, turn: Callable) -> list:
+    """List the views of images over which features are averaged, an array or tensor (n, size, size, channels) for each.
+
+    views : "one", the images alone; "mirrored", their mirror images too; "turned", their four quarter turns, so that
+        the features of a picture lying on its side are those of the upright one
+    turn : of arrays or tensors, turns them by a number of quarters
+    """
+    if views == "mirrored":
+        return [images, images[:, :, ::-1]]
+    return [images, *(turn(images, quarters) for quarters in (1, 2, 3))] if views == "turned" else [images]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.features.framing import list_views
 from pipeline.tensorflow_runtime import tensorflow
 
 if TYPE_CHECKING:
@@ -143,12 +144,12 @@ def fold_batch_norm(network: "keras.Model", dtype: str) -> "keras.Model":
 
 
 def feature_function(
-    backbone: "keras.Model", place: LayerPooling, input_range: tuple[float, float], mirror: bool, dtype: str
+    backbone: "keras.Model", place: LayerPooling, input_range: tuple[float, float], views: str, dtype: str
 ):
     """Compile a function from uint8 RGB images (n, size, size, 3) to float32 features (n, n_features), not normalised.
 
     input_range : what the backbone takes for black and white
-    mirror : whether the features are the mean of those of the image and of its mirror image
+    views : of which the features are the mean, see `list_views`
     dtype : what it computes in, "float32" or "bfloat16"
     """
     tf = tensorflow()
@@ -157,11 +158,8 @@ def feature_function(
 
     @tf.function(autograph=False, reduce_retracing=True)
     def features(images_rgb):
-        inputs = scale_pixels(images_rgb, low, high)
-        found = pool_maps(maps(inputs, training=False), place.pooling)
-        if mirror:
-            found = (found + pool_maps(maps(inputs[:, :, ::-1], training=False), place.pooling)) / 2.0
-        return found
+        inputs = list_views(scale_pixels(images_rgb, low, high), views, tf.image.rot90)
+        return sum(pool_maps(maps(view, training=False), place.pooling) for view in inputs) / len(inputs)
 
     return features
 

@@ -123,6 +123,6 @@ def compare_bfloat16(reader: FeatureReader, whitening: Whitening | None, images_
     one, other = (
         normalise_rows(whiten(np.asarray(compute(images_rgb)), whitening))
         for dtype in ("bfloat16", "float32")
-        for compute in [feature_function(reader.backbone, reader.places[0], reader.input_range, False, dtype)]
+        for compute in [feature_function(reader.backbone, reader.places[0], reader.input_range, "one", dtype)]
     )
     return float(np.nan_to_num((one * other).sum(axis=1)).min())

@@ -4,12 +4,14 @@ How the encoder takes images is asked of settings, then of the file: of its inpu
 `input_size` (pixels per side), `input_range` ("0..1"), `mean` and `std` ("0.485, 0.456, 0.406"; red, green, blue).
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.features.framing import list_views
 from pipeline.features.inception import RANGES
 from pipeline.machinery.errors import UserError
 
@@ -129,12 +131,12 @@ def pool_output(values: np.ndarray) -> np.ndarray:
 
 
 def read_encoder(
-    path: Path, image_size: int, input_range: str, mean: str, deviation: str, mirror: bool, n_threads: int
+    path: Path, image_size: int, input_range: str, mean: str, deviation: str, views: str, n_threads: int
 ) -> Encoder:
     """Read an image encoder from an ONNX file.
 
     Features are read off the first output of two dimensions, else the first one of three or four, see `pool_output`.
-    mirror : whether features are the mean of those of the image and of its mirror image
+    views : of which features are the mean, see `list_views`
     n_threads : that compute; other parameters as in `choose_preprocessing`. Raises UserError where the file won't do.
     """
     session = open_session(path, n_threads)
@@ -153,8 +155,8 @@ def read_encoder(
         return np.concatenate([pool_output(session.run([output], {taken.name: part})[0]) for part in parts])
 
     def compute(images_rgb: np.ndarray) -> np.ndarray:
-        inputs = prepare_images(images_rgb, how)
-        return (run(inputs) + run(inputs[:, :, ::-1])) / 2 if mirror else run(inputs)
+        inputs = list_views(prepare_images(images_rgb, how), views, functools.partial(np.rot90, axes=(1, 2)))
+        return sum(run(view) for view in inputs) / np.float32(len(inputs))
 
     try:
         found = compute(np.zeros((2, how.size, how.size, 3), np.uint8))
