@@ -287,13 +287,13 @@ def cut_as_set(training: Training) -> np.ndarray:
 def correct(cluster: np.ndarray, training: Training, features: np.ndarray, img_paths: list[str]) -> np.ndarray:
     """Return the final cluster of each image, int64 (n,): that of its equal, and as corrections.csv says."""
     of_image = cluster[training.first_of] if config.ASSIGN_TO else by_size(cluster[training.first_of])
-    same, different_ = read_corrections(config.DATASET, img_paths)
-    if same or different_:
+    answers = read_corrections(config.DATASET, img_paths)
+    if answers:
         some = np.unique(training.first_of, return_index=True)[1]
         sure, runner_up = (values[training.first_of] for values in describe(of_image[some], training))
         first_new = int(max(of_image.max(), training.known.max(initial=-1))) + 1
         data = Directions(features, training.centre)
-        of_image = corrected(of_image, sure, runner_up, data, same, different_, first_new)
+        of_image = corrected(of_image, sure, runner_up, data, answers, first_new)
     return of_image if config.ASSIGN_TO else by_size(of_image)
 
 

@@ -32,7 +32,7 @@ import numpy as np
 
 import config
 from pipeline import dataset
-from pipeline.clustering.corrections import find_verdict
+from pipeline.clustering.corrections import Answer, find_verdict
 from pipeline.clustering.directions import Directions
 from pipeline.machinery import files, paths, placing, records, run
 from pipeline.machinery.errors import UserError
@@ -89,6 +89,7 @@ def read_found(n_cols: int, handle: IOBase) -> Found:
             outlier=np.array([row["outlier"] == "1" for row in rows]),
             unit=np.array([int(row["unit_row"]) * n_cols + int(row["unit_col"]) for row in rows]),
             direction=Directions(features).kept(handle),
+            answers=read_answers(img_paths),
         )
     except ValueError as error:
         raise UserError(f"{paths.display_path(path)}: {error}: run {STAGE_04} again") from None
@@ -111,6 +112,16 @@ def read_corrections(img_paths: list[str]) -> list[list[str]]:
         [find_name(names, row, column, path) or row.cells[column] for column in ("image_a", "image_b")]
         + [find_verdict(row.cells) or ""]
         for row in read_table(path, ["image_a", "image_b"], names)
+    ]
+
+
+def read_answers(img_paths: list[str]) -> list[Answer]:
+    """Return what the lines of corrections.csv say of photographs that are there."""
+    row_of = {name: row for row, name in enumerate(img_paths)}
+    return [
+        Answer(row_of[a], row_of[b], verdict == "same")
+        for a, b, verdict in read_corrections(img_paths)
+        if verdict and a in row_of and b in row_of
     ]
 
 

@@ -21,6 +21,7 @@ from sklearn.metrics import adjusted_rand_score
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from pipeline.clustering.corrections import Answer  # noqa: E402
 from pipeline.clustering.directions import Directions  # noqa: E402
 from pipeline.report.found import Found  # noqa: E402
 from pipeline.report.review import rank_questions  # noqa: E402
@@ -56,7 +57,8 @@ def cluster_again(root: str, direction: np.ndarray, answers: list[tuple[int, int
     confidence, distance = (np.array([float(row[name]) for row in rows]) for name in ("confidence", "distance"))
     outlier = np.array([row["outlier"] == "1" for row in rows])
     unit = np.zeros(len(rows), np.int64)
-    return Found(names, [""] * len(rows), cluster, runner_up, confidence, distance, outlier, unit, direction)
+    said = [Answer(a, b, verdict == "same") for a, b, verdict in answers]
+    return Found(names, [""] * len(rows), cluster, runner_up, confidence, distance, outlier, unit, direction, said)
 
 
 def answer(features: np.ndarray, labels: np.ndarray, order: Order, n_answers: int) -> list[float]:

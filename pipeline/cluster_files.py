@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.clustering.assignment import EarlierImages
-from pipeline.clustering.corrections import find_verdict, same_groups
+from pipeline.clustering.corrections import Answer, find_verdict, same_groups
 from pipeline.clustering.directions import Compared, Directions
 from pipeline.clustering.neighbours import Index
 from pipeline.dataset import read_features
@@ -118,17 +118,17 @@ def read_earlier_run(earlier: str, n_features: int, current: str, prints: dict[s
     return EarlierRun(earlier, features, np.array([int(row["cluster"]) for row in rows]), training)
 
 
-def read_corrections(dataset: str, img_paths: list[str]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return the pairs (rows of img_paths) that data/D/corrections.csv calls the same and different.
+def read_corrections(dataset: str, img_paths: list[str]) -> list[Answer]:
+    """Return what data/D/corrections.csv says of pairs of images (rows of img_paths), in the order of its lines.
 
     A line about a photograph that is gone is left out with a warning. Raises UserError naming the line where a name is
     ambiguous, the verdict is neither, or lines contradict.
     """
     path = paths.data_dir(dataset) / "corrections.csv"
     if not path.exists():
-        return [], []
+        return []
     row_of, names = {name: row for row, name in enumerate(img_paths)}, Names(img_paths)
-    verdicts: dict[str, list[tuple[int, int]]] = {"same": [], "different": []}
+    answers: list[Answer] = []
     gone: list[str] = []
     for row in read_table(path, ["image_a", "image_b"], names):
         a, b = (find_name(names, row, column, path) for column in ("image_a", "image_b"))
@@ -142,15 +142,15 @@ def read_corrections(dataset: str, img_paths: list[str]) -> tuple[list[tuple[int
         elif a == b and verdict == "different":
             raise UserError(f"{where}: {a} is called different from itself: correct one of the two names")
         elif a != b:
-            verdicts[verdict].append((row_of[a], row_of[b]))
+            answers.append(Answer(row_of[a], row_of[b], verdict == "same"))
     if gone:
         print(f"warning: {display_path(path)}: {len(gone)} of its lines are about photographs that are not among the "
               f"images of {dataset}, and left out: {', '.join(gone[:3])}{', ...' * bool(gone[3:])}")  # fmt: skip
-    group = same_groups(len(img_paths), verdicts["same"])
-    for row_a, row_b in verdicts["different"]:
-        if group[row_a] == group[row_b]:
+    group = same_groups(len(img_paths), answers)
+    for row_a, row_b, same in answers:
+        if not same and group[row_a] == group[row_b]:
             raise UserError(
                 f"{display_path(path)} calls {img_paths[row_a]} and {img_paths[row_b]} different, but other lines make "
                 "them the same: remove one of these lines"
             )
-    return verdicts["same"], verdicts["different"]
+    return answers

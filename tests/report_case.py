@@ -11,6 +11,7 @@ from stages import PROJECT
 from pipeline.dataset import write_image
 from pipeline.machinery import files
 from pipeline.report import page
+from pipeline.report.found import Found
 
 HOSTILE = ["<img src=x onerror=alert(1)>.jpg", "=1+1.jpg", "a'b&amp;c.jpg"]
 if os.name != "nt":
@@ -19,6 +20,17 @@ KOREAN = ["가방 1, 검정.jpg", "구두/굽 높은 2.jpg"]
 RELATION = page.RELATION  # third column of corrections.csv
 SETTINGS = ("--DATASET=d", "--N_JOBS=2", "--BOOTSTRAP_RESAMPLES=50", "--CONTACT_SHEETS_MAX=3")
 COLOURS = ((40, 40, 200), (200, 80, 40), (60, 170, 60), (20, 190, 220), (160, 60, 160))  # BGR
+
+
+def found_of(cluster: list[int], direction: np.ndarray | None = None, **more) -> Found:
+    """A Found of images that nothing else is said about."""
+    n = len(cluster)
+    values = {
+        "names": [f"{i}.jpg" for i in range(n)], "labels": [""] * n, "cluster": np.array(cluster),
+        "runner_up": np.full(n, -1), "confidence": np.ones(n), "distance": np.zeros(n), "outlier": np.zeros(n, bool),
+        "unit": np.zeros(n, int), "direction": np.eye(n, dtype=np.float32) if direction is None else direction,
+    }  # fmt: skip
+    return Found(**(values | more))
 
 
 def draw(group: int, number: int) -> np.ndarray:

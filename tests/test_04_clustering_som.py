@@ -333,7 +333,7 @@ def test_the_verdict_is_found_whatever_its_column_is_called(root, header):
     config.DATASET = "x"
     text = f"image_a,image_b,{header}\n0000.jpg,0001.jpg," + ("a note," if "note" in header else "") + "Same\n"
     (root / "data" / "x" / "corrections.csv").write_text(text, "utf-8")
-    assert read_corrections("x", ["0000.jpg", "0001.jpg"]) == ([(0, 1)], [])
+    assert read_corrections("x", ["0000.jpg", "0001.jpg"]) == [(0, 1, True)]
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 import report_case
 from PIL import Image, ImageDraw
+from report_case import found_of
 
 from pipeline import images
 from pipeline.dataset import write_image
 from pipeline.machinery import files, placing
 from pipeline.report import handover, page, plane, text, thumbnails
-from pipeline.report.found import Found, measure_typicality
 from pipeline.report.grid import build_grid, find_typical_images
 from pipeline.report.pictures import common_prefix
-from pipeline.report.review import find_doubtful_images, find_likely_merges, find_likely_splits, split_by_two_means
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +31,6 @@ def finished(tmp_path_factory) -> Path:
         report_case.make(root)
         report_case.run_all(root, "--CLUSTER_FOLDERS=hardlink")
     return root
-
-
-def found_of(cluster: list[int], direction: np.ndarray | None = None, **more) -> Found:
-    """A Found of images that nothing else is said about."""
-    n = len(cluster)
-    values = {
-        "names": [f"{i}.jpg" for i in range(n)], "labels": [""] * n, "cluster": np.array(cluster),
-        "runner_up": np.full(n, -1), "confidence": np.ones(n), "distance": np.zeros(n), "outlier": np.zeros(n, bool),
-        "unit": np.zeros(n, int), "direction": np.eye(n, dtype=np.float32) if direction is None else direction,
-    }  # fmt: skip
-    return Found(**(values | more))
 
 
 # ---- the map's geometry ----------------------------------------------------------------------------
@@ -89,58 +77,6 @@ def test_grid_of_one_unit_has_no_neighbours():
 def test_typical_image_of_a_unit_is_the_nearest_and_empty_units_have_none():
     found = found_of([0, 0, 0, 0], unit=np.array([1, 1, 0, 1]), distance=np.array([0.3, 0.2, 0.9, 0.2]))
     assert find_typical_images(found, 3).tolist() == [2, 1, -1]
-
-
-# ---- what is typical, and what is doubtful ---------------------------------------------------------
-
-
-def test_medoid_has_the_least_sum_of_squared_distances():
-    rng = np.random.default_rng(0)
-    direction = rng.normal(size=(30, 4)).astype(np.float32)
-    found = found_of([0] * 20 + [3] * 10, direction)
-    for cluster, members in ((0, range(20)), (3, range(20, 30))):
-        sums = [((direction[list(members)] - direction[i]) ** 2).sum() for i in members]
-        assert found.medoid[cluster] == members[int(np.argmin(sums))]
-        assert found.members(cluster)[0] == found.medoid[cluster]
-        assert sorted(found.members(cluster)) == list(members)
-        assert (np.diff(measure_typicality(direction, found.cluster)[found.members(cluster)]) <= 0).all()
-
-
-def test_likely_merges_are_the_pairs_with_most_runner_up_votes():
-    found = found_of(
-        [0, 0, 0, 1, 1, 2],
-        runner_up=np.array([1, 1, 2, 0, -1, -1]),
-        confidence=np.array([0.5, 0.7, 0.9, 0.6, 1, 1]),
-    )
-    merges = find_likely_merges(found)
-    assert [item["clusters"] for item in merges] == [[0, 1], [0, 2]]
-    assert merges[0]["likeness"] == pytest.approx((0.5 + 0.3 + 0.4) / 2)
-    assert merges[1]["likeness"] == pytest.approx(0.1)
-    assert merges[0]["images"] == [found.medoid[0], found.medoid[1]]
-
-
-def test_likely_splits_begin_with_the_loosest_cluster_and_show_its_two_halves():
-    tight = np.tile([1.0, 0, 0, 0], (6, 1)) + np.eye(6, 4) * 0.05
-    halves = np.concatenate([np.tile([0, 1.0, 0, 0], (3, 1)), np.tile([0, 0, 1.0, 0], (3, 1))])
-    direction = np.concatenate([tight, halves, [[0, 0, 0, 1.0]]]).astype(np.float32)
-    splits = find_likely_splits(found_of([0] * 6 + [1] * 6 + [2], direction))
-    assert splits[0]["cluster"] == 1 and splits[0]["sizes"] == [3, 3]
-    a, b = splits[0]["images"]
-    assert {a in range(6, 9), b in range(6, 9)} == {True, False}
-    assert 2 not in [item["cluster"] for item in splits]
-
-
-def test_doubtful_images_begin_with_the_least_confident_and_leave_out_the_sure():
-    confidence = np.array([0.9, 0.2, 1.0, 0.5])
-    found = found_of([0, 0, 1, 1], confidence=confidence, runner_up=np.array([1, 1, 0, 0]))
-    assert [item["image"] for item in find_doubtful_images(found)] == [1, 3, 0]
-    for item in find_doubtful_images(found):
-        assert item["own"] != item["image"]
-
-
-@pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.eye(2), np.ones((1, 3))])
-def test_two_means_of_rows_that_can_not_be_cut(rows):
-    assert set(split_by_two_means(rows.astype(np.float32)).tolist()) <= {0, 1}
 
 
 # ---- sampling, thumbnails --------------------------------------------------------------------------

@@ -164,11 +164,11 @@ def look_at_corrections(path: Path) -> None:
     path.replace(folder / "corrections.csv")
     config.DATASET = "x"
     try:
-        same, different = read_corrections("x", ["a.jpg", "b.jpg", "가.jpg"])
+        answers = read_corrections("x", ["a.jpg", "b.jpg", "가.jpg"])
     except UserError as error:
         assert "data/x/corrections.csv" in str(error)
         return
-    assert all(0 <= row < 3 for pair in same + different for row in pair)
+    assert all(0 <= row < 3 for one, other, _ in answers for row in (one, other))
 
 
 TABLE = 'image,label\na.jpg,1\n"b,""c"".jpg",2\n가.jpg,\n'.encode()

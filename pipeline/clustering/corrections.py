@@ -1,5 +1,7 @@
 """Clusters that keep what a person said of pairs of images."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import sparse
 
@@ -21,9 +23,17 @@ def find_verdict(cells: dict[str, str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def same_groups(n_images: int, same: list[tuple[int, int]]) -> np.ndarray:
-    """For each image the group of those that are the same by `same`, directly or through others, (n_images,)."""
-    a, b = np.array(same, np.int64).reshape(-1, 2).T
+class Answer(NamedTuple):
+    """What a person said of two images, by their rows."""
+
+    one: int
+    other: int
+    same: bool
+
+
+def same_groups(n_images: int, answers: list[Answer]) -> np.ndarray:
+    """For each image the group of those that are the same by `answers`, directly or through others, (n_images,)."""
+    a, b = np.array([(one, other) for one, other, same in answers if same], np.int64).reshape(-1, 2).T
     graph = sparse.coo_matrix((np.ones(len(a)), (a, b)), (n_images, n_images))
     return sparse.csgraph.connected_components(graph, directed=False)[1]
 
@@ -33,49 +43,59 @@ def corrected(
     sure: np.ndarray,
     runner_up: np.ndarray,
     data: "Directions | np.ndarray",
-    same: list[tuple[int, int]],
-    different: list[tuple[int, int]],
+    answers: list[Answer],
     first_new: int,
 ) -> np.ndarray:
-    """Clusters that keep the corrections; a cluster that they do not concern keeps its id.
+    """Clusters that keep the answers, which are followed in their order; a cluster that none concerns keeps its id.
 
-    Images called the same: where the clusters of two of them differ, an image that is unsure of its cluster moves to
-    the other's; where both are sure, the clusters are joined. Images called different and in one cluster: it is cut
-    in two around them where that gives two groups that stand apart, else the less sure one moves out, to its
+    Images called the same and in two clusters: an image that is unsure of its cluster, or called different from one of
+    its cluster, moves to the other's; else the clusters are joined. Images called different and in one cluster: it is
+    cut in two around them where that gives two groups that stand apart, else the less sure one moves out, to its
     runner-up or a cluster of its own. Images called the same always move together.
 
     cluster, sure, runner_up : ndarrays of shape (n,), see `confidence`
     first_new : the id of the first new cluster, larger than all ids in use
     """
     cluster = cluster.copy()
-    group = same_groups(len(cluster), same)
-    apart = {(x, y) for a, b in different for x, y in ((group[a], group[b]), (group[b], group[a]))}
+    group = np.arange(len(cluster))
 
     def forbidden(moving: int, target: int) -> bool:
-        here = np.unique(group[(cluster == target) & (group != moving)])
-        return any((moving, other) in apart for other in here)
+        here = set(group[(cluster == target) & (group != moving)].tolist())
+        pairs = [(group[a], group[b]) for a, b, same in answers if not same]
+        return any((a == moving and b in here) or (b == moving and a in here) for a, b in pairs)
 
-    for a, b in same:
-        if cluster[a] != cluster[b]:
-            weak, strong = (a, b) if sure[a] < sure[b] else (b, a)
-            if sure[weak] >= 0.25:  # half of its neighbours, and of theirs
-                cluster[cluster == cluster[weak]] = cluster[strong]
-            else:
-                cluster[group == group[weak]] = cluster[strong]
-    for a, b in different:
-        if cluster[a] != cluster[b]:
-            continue
+    def join(a: int, b: int) -> None:
+        weak, strong = (a, b) if sure[a] < sure[b] else (b, a)
+        if forbidden(group[strong], cluster[strong]):
+            weak, strong = strong, weak
+        # a quarter: half of its neighbours, and of theirs
+        if sure[weak] >= 0.25 and not forbidden(group[weak], cluster[weak]):
+            cluster[cluster == cluster[weak]] = cluster[strong]
+        else:
+            cluster[group == group[weak]] = cluster[strong]
+
+    def part(a: int, b: int) -> None:
         members = np.flatnonzero(cluster == cluster[a])
         side = two_sides(data[members], group[members], group[a], group[b])
         new = max(first_new, cluster.max() + 1)
         if side is not None:
             cluster[members[side]] = new
-            continue
+            return
         weak = a if sure[a] < sure[b] else b
         target = runner_up[weak]
         if target < 0 or target == cluster[weak] or forbidden(group[weak], target):
             target = new
         cluster[group == group[weak]] = target
+
+    for n, (a, b, same) in enumerate(answers, start=1):
+        group = same_groups(len(cluster), answers[:n])  # of what was said so far
+        if same and cluster[a] != cluster[b]:
+            join(a, b)
+        elif not same and cluster[a] == cluster[b]:
+            part(a, b)
+    for a, b, same in answers:  # which a later answer may have brought together
+        if not same and cluster[a] == cluster[b]:
+            part(a, b)
     return cluster
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
+from pipeline.clustering.corrections import Answer, same_groups
 from pipeline.clustering.directions import chunks, means_of, scatter_within
 
 
@@ -17,6 +18,7 @@ class Found:
     cluster, runner_up : int64 (n,), runner_up -1 where there is none; confidence, distance : float64 (n,)
     outlier : bool (n,); unit : int64 (n,), row * cols + column on the map
     direction : float32 (n, n_features), the features as stage 04 compares them (class `Directions`)
+    answers : what a person has said of pairs of images
     """
 
     names: list[str]
@@ -28,6 +30,7 @@ class Found:
     outlier: np.ndarray
     unit: np.ndarray
     direction: np.ndarray
+    answers: list[Answer] = field(default_factory=list)
     medoid: dict[int, int] = field(default_factory=dict)  # cluster -> image
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # images by cluster, medoid first
 
@@ -36,11 +39,22 @@ class Found:
         self.order = np.lexsort((-typical, self.cluster))
         first = np.unique(self.cluster[self.order], return_index=True)[1]
         self.medoid = {int(self.cluster[i]): int(i) for i in self.order[first]}
+        self.said_same = same_groups(len(self.names), self.answers)
+        different = [(int(self.said_same[a]), int(self.said_same[b])) for a, b, same in self.answers if not same]
+        self.said_different = {*different, *((there, here) for here, there in different)}
 
     def members(self, cluster: int) -> np.ndarray:
         """Return the images of a cluster, the medoid first, then by distance to it: int64 (n_members,)."""
         first, last = np.searchsorted(self.cluster, [cluster, cluster + 1], sorter=self.order)
         return self.order[first:last]
+
+    def is_answered(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """Return whether a person has called an image of `one` and one of `other` (int arrays) the same or different.
+
+        Images that are called the same as a third one are the same.
+        """
+        here, there = set(self.said_same[one].tolist()), set(self.said_same[other].tolist())
+        return bool(here & there) or any(a in here and b in there for a, b in self.said_different)
 
 
 def measure_typicality(direction: np.ndarray, cluster: np.ndarray) -> np.ndarray:

@@ -41,6 +41,9 @@ def find_doubtful_images(found: Found, n_max: int = 60) -> list[dict]:
         own, other = found.medoid[int(found.cluster[i])], found.medoid.get(int(found.runner_up[i]))
         if (own == i and other is None) or len(result) == n_max or found.confidence[i] >= 0.95:
             continue
+        others = found.members(int(found.cluster[i]))
+        if found.is_answered(np.array([i]), others[others != i]):
+            continue
         gain = (1 - float(found.confidence[i])) * int(size_of[found.cluster[i]])
         result.append({"image": i, "own": own if own != i else None, "other": other, "gain": gain})
     return result
@@ -64,6 +67,8 @@ def find_likely_merges(found: Found, n_max: int = 30) -> list[dict]:
     pairs = []
     for pair, vote in votes.items():
         if set(pair) <= size_of.keys() and pair[0] != pair[1] and vote > 0:
+            if found.is_answered(found.members(pair[0]), found.members(pair[1])):
+                continue
             sizes = [size_of[cluster] for cluster in pair]
             likeness = min(1.0, vote / min(sizes))
             images = [found.medoid[cluster] for cluster in pair]
@@ -89,7 +94,7 @@ def find_likely_splits(found: Found, n_max: int = 30) -> list[dict]:
             continue
         part = split_by_two_means(rows)
         sizes = np.bincount(part, minlength=2)
-        if sizes.min() < 2:
+        if sizes.min() < 2 or found.is_answered(members[part == 0], members[part == 1]):
             continue
         nearness = measure_typicality(rows, part)
         heads = [int(members[np.flatnonzero(part == p)[np.argmax(nearness[part == p])]]) for p in (0, 1)]
@@ -106,6 +111,7 @@ def rank_questions(found: Found) -> list[tuple[int, int]]:
     """Return pairs of images to ask a person about ("same model or different?"), the most gainful first.
 
     They are those of the three lists: likely merges, likely splits, doubtful images with the medoid of their cluster.
+    Questions that earlier answers settle are not asked.
     """
     questions = [(item["gain"], *item["images"]) for item in find_likely_merges(found) + find_likely_splits(found)]
     for item in find_doubtful_images(found):
