@@ -30,33 +30,22 @@ Writes: data/D/clusters.csv, data/D/labels_pred.txt, data/D/labels_pred.tsv, dat
         data/D/som.npz, data/D/clustering.json, data/D/som_training.npz, data/D/som_training.json
 Config: DATASET, RANDOM_SEED, CLUSTER_METHOD, SOM_ROWS, SOM_COLS, SOM_IMAGES_PER_UNIT, SOM_MAX_UNITS, SOM_TOPOLOGY,
         SOM_INITIALISATION, SOM_EPOCHS, N_CLUSTERS, CLUSTER_GRANULARITY, OUTLIERS, ASSIGN_TO
-        (without effect on the files: TRAIN_DATASET, N_JOBS, REDO)
+        (without effect on the files: TRAIN_DATASET, N_JOBS, SCHEDULER, SCHEDULER_TLS, REDO)
 """
 
 import contextlib
 import io
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 import config
-from pipeline import feature_files, memory
-from pipeline.cluster_files import (
-    Training,
-    chain_paths,
-    earlier_images,
-    read_corrections,
-    read_earlier_runs,
-)
+from pipeline import cluster_files, feature_files, memory
+from pipeline.cluster_files import Training
 from pipeline.clustering import som
-from pipeline.clustering.assignment import (
-    assign_images,
-    calibrate,
-    find_earlier,
-    reasons_to_cluster_anew,
-    unite,
-)
+from pipeline.clustering.assignment import assign_images, find_earlier, reasons_to_cluster_anew, unite
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
 from pipeline.clustering.corrections import corrected
 from pipeline.clustering.cuts import GRANULARITIES, bound_number, by_size, curve, cut, describe_curve
@@ -89,6 +78,16 @@ def check_finite(features: np.ndarray, img_paths: list[str]) -> None:
 # ---- training ----------------------------------------------------------------------------------------
 
 
+def in_order(function: Callable, items: Iterable) -> Iterator:
+    """Yield the results of `function` for each of `items`, from the workers; one item takes seconds."""
+    return ordered_map(function, items, batch=1)
+
+
+def over_parts() -> Callable:
+    """Return what goes through all images part by part: on one machine the matrix products use all its cores."""
+    return in_order if config.SCHEDULER else map
+
+
 def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in: io.IOBase):
     """Train the map on all images; returns the MiniSom.
 
@@ -99,7 +98,7 @@ def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in
     grid = som.new_map(rows, cols, data.shape[1], config.SOM_TOPOLOGY, config.RANDOM_SEED)
     grid._weights = zeros_in(weights_in, grid._weights.shape)
     som.initialise(grid, data, config.SOM_INITIALISATION, config.RANDOM_SEED)
-    som.train_batch(grid, data, config.SOM_EPOCHS, handle=sums_in)
+    som.train_batch(grid, data, config.SOM_EPOCHS, handle=sums_in, in_order=over_parts())
     return grid
 
 
@@ -135,25 +134,25 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         folder = paths.data_dir(config.DATASET)
         one, other, weights_in = (stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(3))
         grid = train_map(every, m, one, other)
-        units, distances = som.assign(grid, every)
+        units, distances = som.assign(grid, every, over_parts())
         np.save(weights_in, grid.get_weights().astype(np.float32))
         del grid  # Windows can't remove a file that is still mapped
         likeness, matrix = np.ones(m, np.float32), np.empty((0, features.shape[1]))
         space_centre, scale = np.empty(0), np.empty((0, 2), np.float32)
         space = data.kept(one)  # (m + n_landmarks, n_features)
-        index = index_images(space[:m], units[rows, 0])
+        index = index_images(space[:m], units[rows, 0], over_parts())
         if m < 2 or (m < 4 and not len(landmarks.labels)):  # too few to say what is near
             found = single_images(m)
         elif config.CLUSTER_METHOD == "units":
-            found = group_by_unit(units[rows, 0], *nearest_images(space[:m], index, KEPT_NEIGHBOURS, ordered_map))
+            found = group_by_unit(units[rows, 0], *nearest_images(space[:m], index, KEPT_NEIGHBOURS, in_order))
         else:
-            likeness = nearest_images(space[:m], index, 1, ordered_map)[1][:, 0]
+            likeness = nearest_images(space[:m], index, 1, in_order)[1][:, 0]
             which, group_of = differing_groups(space, m, landmarks.labels, index, seed)
             if len(which):
                 matrix = whitening_matrix(space[which], group_of)
                 space, space_centre, scale = shorten(space, matrix, other)
-                index = index_images(space[:m], units[rows, 0])
-            found = group(space[:m], space[m:], index, seed, ordered_map)
+                index = index_images(space[:m], units[rows, 0], over_parts())
+            found = group(space[:m], space[m:], index, seed, in_order)
         del space  # as above
         weights_in.seek(0)
         weights = np.load(weights_in, allow_pickle=False)
@@ -215,7 +214,7 @@ def assign(
     Returns what was found of the images, and the cluster of each image that differs, (m,) int64.
     """
     check_finite(features, img_paths)
-    runs = read_earlier_runs(earlier, features.shape[1], config.DATASET, prints)
+    runs = cluster_files.read_earlier_runs(earlier, features.shape[1], config.DATASET, prints)
     first = runs[-1].training
     rows, first_of = different(features)
     grid = som.from_weights(first.weights.astype(np.float64), config.SOM_TOPOLOGY)
@@ -227,12 +226,11 @@ def assign(
         else:
             space = data.kept(handle)
         index = index_images(space, units[rows, 0])
-        new = nearest_images(space, index, NEAREST, ordered_map)
-        union = unite(*find_earlier(space, [earlier_images(one, first) for one in runs], NEAREST), *new)
+        new = nearest_images(space, index, NEAREST, in_order)
+        union = unite(*find_earlier(space, [cluster_files.earlier_images(one, first) for one in runs], NEAREST), *new)
         del space  # Windows can't remove a file that is still mapped
     sizes = np.bincount(np.concatenate([one.cluster for one in runs]))
-    links = int(first.links[0]), float(first.links[1])
-    calibration = calibrate(runs[-1].cluster[runs[-1].rows], first.neighbours, first.similarity, *links)
+    calibration = cluster_files.calibration_of(runs[-1])
     cluster, least = assign_images(union, calibration, sizes, config.RANDOM_SEED), calibration.threshold()
     n_assigned, n_clustered = len(rows) + sum(len(one.cluster) for one in runs[:-1]), len(runs[-1].cluster)
     for reason in reasons_to_cluster_anew(cluster, union, least, len(sizes), n_clustered, n_assigned):
@@ -287,7 +285,7 @@ def cut_as_set(training: Training) -> np.ndarray:
 def correct(cluster: np.ndarray, training: Training, features: np.ndarray, img_paths: list[str]) -> np.ndarray:
     """Return the final cluster of each image, int64 (n,): that of its equal, and as corrections.csv says."""
     of_image = cluster[training.first_of] if config.ASSIGN_TO else by_size(cluster[training.first_of])
-    answers = read_corrections(config.DATASET, img_paths)
+    answers = cluster_files.read_corrections(config.DATASET, img_paths)
     if answers:
         some = np.unique(training.first_of, return_index=True)[1]
         sure, runner_up = (values[training.first_of] for values in describe(of_image[some], training))
@@ -372,7 +370,7 @@ def main() -> None:
         for path in (folder / "features.npy", folder / "img_paths.txt", known_path)
     }
     others = [folder / "corrections.csv"]
-    others += chain_paths(config.ASSIGN_TO)
+    others += cluster_files.chain_paths(config.ASSIGN_TO)
     origin = records.made_from(
         __file__,
         inputs | {display_path(path): records.fingerprint_file(path) for path in others},

@@ -37,7 +37,7 @@ TRAIN_DATASET: Dataset = "sample_train"
 RANDOM_SEED: Seed = 0  # the same seed gives the same files on the same machine
 # worker threads or processes, and on Linux cores used; 0 = all. Files are the same for any number
 N_JOBS: Annotated[int, between(0, 1024)] = 0
-# None: work on this machine; "tcp://host:8786": stages 01 and 03 work on the workers of that Dask cluster (README.md)
+# None: work on this machine; "tcp://host:8786": stages 01, 03, 04 work on the workers of that Dask cluster (README.md)
 SCHEDULER: SchedulerAddress | None = None
 # folder with the cluster's ca.pem, cert.pem and key.pem; None: whoever reaches the scheduler may use it (SECURITY.md)
 SCHEDULER_TLS: Text | None = None

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.clustering.assignment import EarlierImages
+from pipeline.clustering.assignment import Calibration, EarlierImages, calibrate, nearest_others
 from pipeline.clustering.corrections import Answer, find_verdict, same_groups
 from pipeline.clustering.directions import Compared, Directions
 from pipeline.clustering.neighbours import Index
@@ -14,6 +14,9 @@ from pipeline.machinery import files, paths, records
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import display_path
 from pipeline.machinery.tables import Names, find_name, read_table
+from pipeline.memory import MappedRows
+
+SAMPLED = 500  # images of an earlier run that show how alike those of different clusters are: 4 MB of 2,048 features
 
 
 class Training(NamedTuple):
@@ -46,7 +49,7 @@ class EarlierRun(NamedTuple):
     """The photographs of an earlier run of stage 04."""
 
     dataset: str
-    features: np.ndarray  # (n, n_features), memory-mapped
+    features: MappedRows  # (n, n_features)
     cluster: np.ndarray  # (n,) int64, ids
     training: Training
 
@@ -62,6 +65,18 @@ def earlier_images(run: EarlierRun, first: Training) -> EarlierImages:
     data = Directions(run.features, first.centre, rows)
     space = Compared(data, first.matrix, own.scale, first.space_centre) if len(first.matrix) else data
     return EarlierImages(space, Index(own.list_centres, own.list_images, own.list_starts), run.cluster[rows])
+
+
+def calibration_of(first: EarlierRun) -> Calibration:
+    """Return how strong the links of images are in the run that trained the map."""
+    training, rows = first.training, first.rows
+    some = rows[:: -(-len(rows) // SAMPLED)]
+    sample = Directions(first.features, training.centre, some)[:]
+    if len(training.matrix):
+        sample = Directions(sample @ training.matrix, training.space_centre)[:]
+    others = nearest_others(sample, first.cluster[some])
+    links = int(training.links[0]), float(training.links[1])
+    return calibrate(first.cluster[rows], training.neighbours, training.similarity, others, *links)
 
 
 def chain_of(dataset: str | None) -> list[str]:
@@ -115,7 +130,7 @@ def read_earlier_run(earlier: str, n_features: int, current: str, prints: dict[s
     training = Training(**files.read_npz(folder / "som_training.npz", stage, Training._fields))
     if len(training.first_of) != len(features) or training.centre.shape != (n_features,):
         raise UserError(f"{display_path(folder)}/som_training.npz is of other images: run {stage} --REDO=True")
-    return EarlierRun(earlier, features, np.array([int(row["cluster"]) for row in rows]), training)
+    return EarlierRun(earlier, MappedRows(features), np.array([int(row["cluster"]) for row in rows]), training)
 
 
 def read_corrections(dataset: str, img_paths: list[str]) -> list[Answer]:

@@ -1,11 +1,14 @@
-"""What glibc's allocator does with the memory of arrays that are gone. Elsewhere these functions do nothing."""
+"""What stays in memory: what glibc's allocator does with that of arrays that are gone, and pages of mapped files."""
 
 import contextlib
 import ctypes
+import mmap
+
+import numpy as np
 
 
 def _call(name: str, *arguments: int) -> None:
-    """Call a function of the C library where it has it."""
+    """Call a function of the C library where it has it; elsewhere nothing is done."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         getattr(ctypes.CDLL(None), name)(*arguments)
 
@@ -22,3 +25,24 @@ def keep_freed() -> None:
 def give_back_freed() -> None:
     """Give back to the system all that is free, in between what is in use too."""
     _call("malloc_trim", 0)
+
+
+class MappedRows:
+    """Rows of a memory-mapped array whose pages leave this process once they are read; the system keeps them cached.
+
+    Of rows here and there, each brings its surroundings into memory: few rows of a large file would fill it.
+
+    array : memory map of shape (n, width)
+    """
+
+    def __init__(self, array: np.ndarray):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        found = np.array(self.array[rows])
+        if isinstance(self.array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self.array.base.madvise(mmap.MADV_DONTNEED)
+        return found

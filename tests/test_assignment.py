@@ -10,6 +10,7 @@ from pipeline.clustering.assignment import (
     assign_images,
     calibrate,
     find_earlier,
+    nearest_others,
     reasons_to_cluster_anew,
     unite,
 )
@@ -33,10 +34,11 @@ def united(data: np.ndarray, labels: np.ndarray, old: np.ndarray) -> Union:
 
 
 def calibration(data: np.ndarray, labels: np.ndarray, old: np.ndarray) -> Calibration:
-    return calibrate(labels[old], *exact_neighbours(data[old], 20), 5, 0.5)
+    return calibrate(labels[old], *exact_neighbours(data[old], 20), NOTHING, 5, 0.5)
 
 
 SIZES = np.full(100, 10)  # earlier clusters with ids under 100
+NOTHING = np.empty(0)
 
 
 def test_images_get_the_ids_of_their_clusters_and_new_models_new_ids():
@@ -68,11 +70,22 @@ def test_the_threshold_lies_between_the_links_within_and_those_to_other_clusters
     # images 0-1-2 and 3-4-5 by hand: 0.8 within, 0.2 between
     neighbours = np.array([[1, 2, 3], [0, 2, 4], [0, 1, 5], [4, 5, 0], [3, 5, 1], [3, 4, 2]])
     similarity = np.tile(np.float32([0.8, 0.8, 0.2]), (6, 1))
-    measured = calibrate(np.array([0, 0, 0, 7, 7, 7]), neighbours, similarity, 3, -1.0)
+    measured = calibrate(np.array([0, 0, 0, 7, 7, 7]), neighbours, similarity, NOTHING, 3, -1.0)
     assert abs(measured.threshold() - 0.65) < 1e-6
     # single images alone: more than what any of them has in common with another
-    assert 0.8 < calibrate(np.arange(6), neighbours, similarity, 3, -1.0).threshold() <= 1
-    assert calibrate(np.zeros(1, int), np.empty((1, 0), int), np.empty((1, 0)), 0, -1.0).threshold() == 1
+    assert 0.8 < calibrate(np.arange(6), neighbours, similarity, NOTHING, 3, -1.0).threshold() <= 1
+    assert calibrate(np.zeros(1, int), np.empty((1, 0), int), np.empty((1, 0)), NOTHING, 0, -1.0).threshold() == 1
+
+
+def test_clusters_whose_images_have_no_others_among_their_neighbours_still_have_a_threshold():
+    neighbours = np.array([[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4]])
+    cluster, similarity = np.array([0, 0, 0, 7, 7, 7]), np.full((6, 2), 0.8, np.float32)
+    directions = np.float32([[1, 0], [0, 1], [0.1, 0.995]])
+    others = nearest_others(directions, np.array([0, 7, 7]))
+    np.testing.assert_allclose(others, [0.1, 0, 0.1], atol=1e-6)
+    measured = calibrate(cluster, neighbours, similarity, others, 2, -1.0)
+    assert 0.1 < measured.threshold() < 0.8
+    assert nearest_others(directions, np.zeros(3, int)).size == 0
 
 
 def test_a_single_new_image():

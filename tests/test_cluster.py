@@ -1,7 +1,9 @@
 """Stages on a Dask cluster: a real scheduler and real workers, each a program of its own, on the loopback interface."""
 
+import functools
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import corpus
+import numpy as np
 import pytest
 from stages import PROJECT, contents, hear_ctrl_c, press_ctrl_c, start
 
@@ -19,7 +22,7 @@ from pipeline.machinery import cluster, executor
 from pipeline.machinery.errors import UserError
 
 distributed = pytest.importorskip("distributed", reason="pip install -r requirements-cluster.txt")
-STAGE_01, STAGE_03 = "01.img_preprocess.py", "03.feature_extraction.py"
+STAGE_01, STAGE_03, STAGE_04 = "01.img_preprocess.py", "03.feature_extraction.py", "04.clustering_som.py"
 
 
 class Machines:
@@ -98,7 +101,7 @@ def test_an_error_is_raised_after_the_results_before_it(machines, root):
     assert "<lambda>" in str(caught.value.__cause__)  # where it happened
 
 
-@pytest.mark.parametrize("stage", [STAGE_01, STAGE_03])
+@pytest.mark.parametrize("stage", [STAGE_01, STAGE_03, STAGE_04])
 def test_a_stage_writes_the_same_files_as_without_a_cluster(stage, machines, snapshots, root):
     shutil.copytree(snapshots / "before" / stage, root, dirs_exist_ok=True)
     process = start(stage, root, f"--SCHEDULER={machines.address}")
@@ -107,6 +110,32 @@ def test_a_stage_writes_the_same_files_as_without_a_cluster(stage, machines, sna
     expected, found = contents(snapshots / "after" / stage), contents(root)
     assert found.keys() == expected.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
+
+
+def row_of(arrays: tuple[np.ndarray, np.ndarray], row: int) -> tuple[np.ndarray, list[bool]]:
+    """Return a row of the first array, and which arrays are mapped from a file."""
+    return arrays[0][row], [isinstance(array.base, np.memmap) for array in arrays]
+
+
+def test_large_arrays_are_mapped_from_the_folder_and_gone_afterwards(machines, root):
+    config.SCHEDULER = machines.address
+    large, small = np.arange(100_000.0).reshape(1000, 100), np.arange(10.0)
+    found = list(executor.ordered_map(functools.partial(row_of, (large, small)), range(0, 1000, 100), batch=3))
+    for row, (values, mapped) in zip(range(0, 1000, 100), found, strict=True):
+        np.testing.assert_array_equal(values, large[row])
+        assert mapped == [True, False]
+    assert list((root / "data" / ".locks").iterdir()) == []
+
+
+def test_a_memory_map_is_read_where_it_lies(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(100_000.0))
+    array = np.load(tmp_path / "a.npy", mmap_mode="r")
+    arrays = cluster.SharedArrays(tmp_path / "arrays")
+    for one in (array, array[1:], np.arange(100_000.0)):
+        np.testing.assert_array_equal(pickle.loads(arrays.pickled([one]))[0], one)
+    assert len(list(arrays.folder.iterdir())) == 2  # the second is a part of a map
+    arrays.remove()
+    assert not arrays.folder.exists()
 
 
 # ---- failures --------------------------------------------------------------------------------------

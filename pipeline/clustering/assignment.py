@@ -77,8 +77,25 @@ class Calibration(NamedTuple):
         return float(np.clip((under - lost) / max(kept - lost, 1e-9), 0, 1))
 
 
+def nearest_others(directions: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Return the similarity of each image with the one of another cluster that is most like it, float32 (n_found,).
+
+    directions : float32 ndarray of shape (n, n_features); cluster : int ndarray of shape (n,). Nothing where all are of
+    one cluster.
+    """
+    similarity = directions @ directions.T
+    similarity[cluster[:, None] == cluster] = -np.inf
+    best = similarity.max(axis=1, initial=-np.inf)
+    return best[np.isfinite(best)]
+
+
 def calibrate(
-    cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, n_neighbours: int, least_similarity: float
+    cluster: np.ndarray,
+    neighbours: np.ndarray,
+    similarity: np.ndarray,
+    others: np.ndarray,
+    n_neighbours: int,
+    least_similarity: float,
 ) -> Calibration:
     """Measure the links of an earlier run's images, of every second, third ... one where there are many.
 
@@ -86,6 +103,8 @@ def calibrate(
     where there are larger clusters: they may be odd photographs of the cluster that they are linked with.
 
     cluster : int ndarray of shape (m,); neighbours, similarity : ndarrays of shape (m, k), nearest first
+    others : ndarray of shape (n,), how alike images of different clusters are, see `nearest_others`; it stands in for
+        images whose neighbours are all of their own cluster
     n_neighbours, least_similarity : see `Calibration`
     """
     some = np.arange(0, len(cluster), -(-len(cluster) // CALIBRATED))
@@ -98,7 +117,9 @@ def calibrate(
     own_cluster = cluster[some]
     usable = counted[own_cluster[links.image]] & counted[links.cluster]
     own = own_cluster[links.image] == links.cluster
-    between = strongest(links, ~own & usable, len(some))[1][counted[own_cluster]]
+    other, between = (values[counted[own_cluster]] for values in strongest(links, ~own & usable, len(some)))
+    if len(others):
+        between[other < 0] = np.quantile(others, np.linspace(0, 1, np.count_nonzero(other < 0)))
     return Calibration(np.sort(links.strength[own & usable]), np.sort(between), n_neighbours, least_similarity)
 
 

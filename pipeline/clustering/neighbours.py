@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from pipeline.clustering.directions import Compared, Directions, chunks, means_of
-from pipeline.clustering.som import codebook_of, nearest_units
+from pipeline.clustering.som import codebook_of, nearest_in_part, parts_of
 
 VOTERS = 10  # nearest neighbours that vote on an image's cluster, at most
 EXACT_IMAGES = 10_000  # images up to which all are compared with all, which takes no longer
@@ -34,13 +34,14 @@ class Index(NamedTuple):
     starts: np.ndarray  # (n_lists + 1,) int64, where each list begins in `images`, and m
 
 
-def index_images(data: "Directions | np.ndarray", unit_of_image: np.ndarray) -> Index:
+def index_images(data: "Directions | np.ndarray", unit_of_image: np.ndarray, in_order: Callable = map) -> Index:
     """Build the inverted file of `data`.
 
     Parameters
     ----------
     data : array or Directions of shape (m, n_features), float32
     unit_of_image : ndarray of shape (m,), the unit of the map that each image is nearest to
+    in_order : calls a function for each of many parts, as `map` does; with several machines, on several at once
 
     Up to EXACT_IMAGES images are one list. Of more, the images of each unit are a list, which LLOYD_STEPS steps of
     K-means make compact. Lists that are far longer than the others are split.
@@ -50,9 +51,8 @@ def index_images(data: "Directions | np.ndarray", unit_of_image: np.ndarray) -> 
     list_of = np.unique(unit_of_image, return_inverse=True)[1]
     for _ in range(LLOYD_STEPS):
         book = codebook_of(means_of(data, list_of, int(list_of.max()) + 1).astype(np.float64))
-        for rows in chunks(len(data), max(book.weights.shape)):
-            list_of[rows] = nearest_units(data[rows], book)[:, 0]
-        list_of = np.unique(list_of, return_inverse=True)[1]
+        found = in_order(partial(nearest_in_part, data, book, 1), parts_of(len(data), len(book.weights)))
+        list_of = np.unique(np.concatenate(list(found))[:, 0], return_inverse=True)[1]
     longest = max(SHORTEST_SPLIT, LONGEST * len(data) // (int(list_of.max()) + 1))
     lists = [part for images in _members(list_of) for part in _split(data, images, longest)]
     list_of[np.concatenate(lists)] = np.repeat(np.arange(len(lists)), [len(part) for part in lists])

@@ -7,6 +7,8 @@ memory-mapped array, so that memory does not grow with the number of images.
 """
 
 import io
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from tqdm import tqdm
 from pipeline.clustering.directions import CHUNK_VALUES, Directions, chunks, sums_of, zeros_in
 
 PCA_SAMPLE = 4096  # images that the principal components are taken from
+PART = 4  # images for each unit that one worker adds up: the sums that it hands back are then shorter than its images
 TIE = 1e-5  # units this close to the nearest (relative to the squared lengths) are compared again in float64
 
 
@@ -149,6 +152,26 @@ def nearest_units(data: np.ndarray, codebook: Codebook, n_units: int = 1) -> np.
     return units
 
 
+def parts_of(n_rows: int, n_units: int) -> list[slice]:
+    """Return the parts of 0..n_rows that one worker goes through at a time, for a codebook of `n_units` units."""
+    step = PART * n_units
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
+def nearest_in_part(data: "Directions | np.ndarray", codebook: Codebook, n_units: int, part: slice) -> np.ndarray:
+    """Return `nearest_units` of a part of all rows, read chunk by chunk: (n_rows, n_units), int32."""
+    return np.concatenate([unit for _, unit in _nearest_by_chunk(data, codebook, n_units, part)])
+
+
+def _nearest_by_chunk(
+    data: "Directions | np.ndarray", codebook: Codebook, n_units: int, part: slice
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows of each chunk of a part of `data`, float32, and `nearest_units` of them, int32."""
+    for rows in chunks(part.stop - part.start, max(codebook.weights.shape)):
+        some = np.asarray(data[part.start + rows.start : part.start + rows.stop], np.float32)
+        yield some, nearest_units(some, codebook, n_units).astype(np.int32)
+
+
 def _squared(data: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Squared distance of each row of `data` to the same row of `weights`, float64."""
     gap = data - weights
@@ -183,12 +206,32 @@ def _smooth(som: MiniSom, sums: np.ndarray, sigma: float) -> None:
                     sums[row, to, some] += across[to, source] @ part[row]
 
 
+def _sums_of_part(
+    data: "Directions | np.ndarray", codebook: Codebook, step: int, part: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the units that images of a part hit, and for each the sum of its images and their number.
+
+    step : images in memory at a time. Returns int64 (n_hit,) and float64 (n_hit, n_features + 1).
+    """
+    n_units, n_features = codebook.weights.shape
+    sums = np.zeros((n_units, n_features + 1))
+    for start in range(part.start, part.stop, step):
+        some = np.asarray(data[start : min(start + step, part.stop)], np.float32)
+        unit = nearest_units(some, codebook)[:, 0]
+        hit, sum_of_hit = sums_of(some, unit)
+        sums[hit, :-1] += sum_of_hit
+        sums[:, -1] += np.bincount(unit, minlength=n_units)
+    hit = np.flatnonzero(sums[:, -1])
+    return hit, sums if len(hit) == n_units else sums[hit]
+
+
 def train_batch(
     som: MiniSom,
     data: "Directions | np.ndarray",
     n_epochs: int,
     chunk_rows: int | None = None,
     handle: io.IOBase | None = None,
+    in_order: Callable = map,
 ) -> None:
     """Train `som` in place: the result of `som.train_batch_offline(data, n_epochs)`, by matrix products.
 
@@ -199,6 +242,7 @@ def train_batch(
     n_epochs : passes over all images, at least 1
     chunk_rows : images in memory at a time; None = so that a chunk holds at most CHUNK_VALUES values
     handle : an open file to keep the sums in, of the weights' size; None = memory
+    in_order : calls a function for each of many parts, as `map` does; with several machines, on several at once
 
     The sums over images are float64, so that chunks and threads make no difference beyond rounding.
     """
@@ -206,20 +250,17 @@ def train_batch(
     n_units = rows * cols
     step = chunk_rows or max(1, CHUNK_VALUES // max(n_features, n_units))
     size = (n_units, n_features + 1)  # the last column counts the images
-    sums = zeros_in(handle, size) if handle else np.empty(size)
+    sums, parts = zeros_in(handle, size) if handle else np.empty(size), parts_of(len(data), n_units)
     with tqdm(total=n_epochs * len(data), desc="map", unit="image", unit_scale=True, disable=None) as progress:
         for epoch in range(n_epochs):
             learning_rate = som._learning_rate_decay_function(som._learning_rate, epoch, n_epochs)
             sigma = som._sigma_decay_function(som._sigma, epoch, n_epochs)
             codebook = codebook_of(som._weights.reshape(n_units, n_features))
             sums[:] = 0
-            for start in range(0, len(data), step):
-                part = np.asarray(data[start : start + step], np.float32)
-                unit = nearest_units(part, codebook)[:, 0]
-                hit, sum_of_hit = sums_of(part, unit)
-                sums[hit, :-1] += sum_of_hit
-                sums[:, -1] += np.bincount(unit, minlength=n_units)
-                progress.update(len(part))
+            add_up = partial(_sums_of_part, data, codebook, step)
+            for part, (hit, of_hit) in zip(parts, in_order(add_up, parts), strict=True):
+                sums[hit] += of_hit
+                progress.update(part.stop - part.start)
             smooth = sums.reshape(rows, cols, -1)
             _smooth(som, smooth, sigma)
             total = smooth[..., -1:]
@@ -230,21 +271,32 @@ def train_batch(
             som._weights += smooth[..., :-1]
 
 
-def assign(som: MiniSom, data: "Directions | np.ndarray") -> tuple[np.ndarray, np.ndarray]:
+def assign(som: MiniSom, data: "Directions | np.ndarray", in_order: Callable = map) -> tuple[np.ndarray, np.ndarray]:
     """First and second nearest unit of each image (row * cols + col), and the distances to them.
 
+    in_order : as for `train_batch`
     Returns units (n_images, 2) int32 and distances (n_images, 2) float32; on a map of one unit the second repeats it.
     """
-    weights = som._weights.reshape(-1, som._weights.shape[2])
-    codebook = codebook_of(weights)
+    codebook = codebook_of(som._weights.reshape(-1, som._weights.shape[2]))
     units = np.zeros((len(data), 2), np.int32)
     distances = np.zeros((len(data), 2), np.float32)
-    for rows in chunks(len(data), max(weights.shape)):
-        part = np.asarray(data[rows], np.float32)
-        units[rows] = nearest_units(part, codebook, min(2, len(weights)))
-        for rank in (0, 1):
-            distances[rows, rank] = np.sqrt(_squared(part, weights[units[rows, rank]]))
+    parts = parts_of(len(data), len(codebook.weights))
+    found = in_order(partial(_units_and_distances, data, codebook), parts)
+    for part, (unit, distance) in zip(parts, found, strict=True):
+        units[part], distances[part] = unit, distance
     return units, distances
+
+
+def _units_and_distances(
+    data: "Directions | np.ndarray", codebook: Codebook, part: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """`assign` of a part of the images."""
+    units, distances = [], []
+    for some, unit in _nearest_by_chunk(data, codebook, min(2, len(codebook.weights)), part):
+        units.append(unit)
+        squared = [_squared(some, codebook.weights[unit[:, rank]]) for rank in range(unit.shape[1])]
+        distances.append(np.sqrt(np.stack(squared, axis=1)))
+    return np.concatenate(units), np.concatenate(distances)
 
 
 def topographic_error(som: MiniSom, units: np.ndarray) -> float:

@@ -8,11 +8,14 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import io
 import ipaddress
 import logging
+import mmap
 import os
 import re
 import secrets
+import shutil
 import sys
 import threading
 import time
@@ -20,6 +23,9 @@ from collections.abc import Callable
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pipeline.machinery import settings
 from pipeline.machinery.errors import UserError
@@ -32,6 +38,7 @@ CONNECT_SECONDS = 30  # a scheduler that does not answer for so long is not ther
 PATIENCE_SECONDS = 60  # without any worker the stage waits so long for one to come
 POLL_SECONDS = 0.5  # between two looks at whether there are workers, and whether Ctrl-C was pressed
 RESUME = "and run this again: what is done is kept"
+SHARED_BYTES = 1 << 18  # an array of this size or more is not sent with each piece of work, but put into the folder
 ENDING_SECONDS = 30  # for a worker to finish the item that it is at, once the rest is not wanted any more
 
 
@@ -66,6 +73,7 @@ class Cluster:
         self.marker = write_marker()
         values = {name: settings.value(name) for name in settings.names()}
         self.order = Order(str(root()), str(self.marker), code_print(), values)
+        self.arrays = SharedArrays(self.marker.with_suffix(".arrays"))
 
     @property
     def n_workers(self) -> int:
@@ -124,6 +132,7 @@ class Cluster:
                 if self.client.status == "running" and self.fit_workers():
                     future.exception(timeout=max(0, end - time.monotonic()))
         self.client.close(timeout=ENDING_SECONDS)
+        self.arrays.remove()
 
 
 class Batch:
@@ -135,12 +144,10 @@ class Batch:
 
     def send(self) -> None:
         """Have any worker do it; where some were found unfit, any of the others that are there now."""
-        import cloudpickle
-
         cluster = self.cluster
         self.workers = cluster.fit_workers() if cluster.unfit else []
         # as bytes: the scheduler, which unpickles what it is given, need not know what is in it
-        work = cloudpickle.dumps((cluster.function, self.items))
+        work = cluster.arrays.pickled((cluster.function, self.items))
         self.future = cluster.client.submit(run_batch, cluster.order, work, pure=False, workers=self.workers or None)
         cluster.sent.add(self.future)
 
@@ -167,6 +174,63 @@ class Batch:
                 fit = self.cluster.wait_for_workers()
             if lost or (self.workers and not set(self.workers) & set(fit)):
                 self.send()
+
+
+class SharedArrays:
+    """Large arrays in files of a folder that all machines see: a worker maps them and reads what it needs.
+
+    An array that is a whole memory map of a file already is read from there. The arrays must not change meanwhile.
+
+    folder : made when the first array is written
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.written: dict[int, tuple[np.ndarray, Path]] = {}  # by id; the array is kept, so that its id is
+
+    def pickled(self, value: object) -> bytes:
+        """Return `value` pickled, its large arrays as the names of their files."""
+        import cloudpickle
+
+        arrays = self
+
+        class Pickler(cloudpickle.Pickler):
+            def reducer_override(self, found: object) -> object:
+                if isinstance(found, np.ndarray) and found.nbytes >= SHARED_BYTES and not found.dtype.hasobject:
+                    return arrays.named(found)
+                return super().reducer_override(found)
+
+        with io.BytesIO() as stream:
+            Pickler(stream).dump(value)
+            return stream.getvalue()
+
+    def named(self, array: np.ndarray) -> tuple:
+        """Return the function that maps an array's file, and its arguments."""
+        if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.filename:
+            path = Path(str(array.filename)).resolve()
+            if path.is_file() and array.flags.c_contiguous:
+                return map_array, (str(path), array.dtype.str, array.shape, array.offset)
+        if id(array) not in self.written:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{len(self.written)}.npy"
+            np.save(path, array, allow_pickle=False)
+            self.written[id(array)] = array, path
+        return map_npy, (str(self.written[id(array)][1]),)
+
+    def remove(self) -> None:
+        """Remove the files."""
+        self.written.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def map_array(path: str, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    """Return an array that lies in a file, as a memory map."""
+    return np.asarray(np.memmap(path, dtype, "r", offset, shape))
+
+
+def map_npy(path: str) -> np.ndarray:
+    """Return the array of an .npy file, as a memory map."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def connect(address: str, tls_dir: Path | None) -> "distributed.Client":
@@ -227,6 +291,8 @@ def write_marker() -> Path:
     for path in folder.iterdir():
         if path.name.startswith(run) and path.suffix == ".workers":
             path.unlink(missing_ok=True)
+        elif path.name.startswith(run) and path.suffix == ".arrays":
+            shutil.rmtree(path, ignore_errors=True)
     marker = folder / f"{run}.{secrets.token_hex(8)}.workers"
     marker.touch()
     return marker
@@ -249,14 +315,17 @@ def run_batch(order: Order, work: bytes) -> list[tuple]:
     address = distributed.get_worker().address
     if code_print() != order.code:
         raise UnfitWorkerError(address, "its pipeline, Python or packages are of another version")
+    unseen = UnfitWorkerError(address, f"it does not see {order.root}, or another folder under that path")
+    if not Path(order.marker).exists():
+        raise unseen
     function, items = cloudpickle.loads(work)
     results = []
-    with _one_at_a_time:
+    with _one_at_a_time, threadpool_limits(1):  # there is a worker for each core
         os.environ["IMAGE_CLUSTER_ROOT"] = order.root
         settings.assign(order.settings)
         for item in items:
             if not Path(order.marker).exists():
-                raise UnfitWorkerError(address, f"it does not see {order.root}, or another folder under that path")
+                raise unseen
             try:
                 results.append((function(item), None))
             except Exception as error:
