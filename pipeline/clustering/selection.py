@@ -12,6 +12,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from pipeline.clustering.communities import find_communities, link_images
+from pipeline.clustering.fragments import absorb_fragments
 from pipeline.scoring.silhouette import silhouettes_of_sums
 
 # nearest images that an image links to, in steps of about 1.6
@@ -31,7 +32,7 @@ class Candidate(NamedTuple):
     cluster: np.ndarray  # (m,) int32
     silhouette: float  # -1..1, mean of the images that count
     stability: float  # 0..1, see `candidate_partitions`
-    coverage: float = 1.0  # 0..1, share of the images that are not alone
+    coverage: float = 1.0  # 0..1, share of the images that are not alone once odd ones are absorbed
 
     def score(self, covering: bool = True) -> float:
         """Return how well the partition holds, -1 to 1: silhouette times stability, and times coverage where asked."""
@@ -100,9 +101,9 @@ def candidate_partitions(
 
     The score is the mean silhouette (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7) times two stabilities: how much
     of its cluster an image keeps with the next fewer and the next more neighbours, and with the next lower and the next
-    higher least similarity; times the coverage: a partition says nothing about an image that it leaves alone. Fine
-    partitions of what is one continuous group have high silhouettes but are not stable; coarse ones are stable but do
-    not stand apart; those of near copies stand apart and are stable but leave most images alone.
+    higher least similarity; times the coverage once odd photographs are absorbed: a partition says nothing about an
+    image that it leaves alone. Fine partitions of what is one continuous group have high silhouettes but are not
+    stable; coarse ones are stable but do not stand apart; those of near copies do both but leave most images alone.
 
     Parameters
     ----------
@@ -127,9 +128,8 @@ def candidate_partitions(
         by_neighbours = stability((i, j), [(i - 1, j), (i + 1, j)])
         by_similarity = stability((i, j), [(i, j - 1), (i, j + 1)])
         stable = by_neighbours * by_similarity
-        found.append(
-            Candidate(NEIGHBOURS[i], LEAST_SIMILARITIES[j], cluster, silhouette[i, j], stable, coverage(cluster))
-        )
+        covered = coverage(absorb_fragments(cluster, neighbours, similarity))
+        found.append(Candidate(NEIGHBOURS[i], LEAST_SIMILARITIES[j], cluster, silhouette[i, j], stable, covered))
     return found
 
 
