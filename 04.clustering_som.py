@@ -48,7 +48,7 @@ from pipeline.clustering import som
 from pipeline.clustering.assignment import assign_images, find_earlier, reasons_to_cluster_anew, unite
 from pipeline.clustering.confidence import confidence, join_nearest, outliers
 from pipeline.clustering.corrections import corrected
-from pipeline.clustering.cuts import GRANULARITIES, bound_number, by_size, curve, cut, describe_curve
+from pipeline.clustering.cuts import bound_number, by_size, curve, cut, cut_at_all, describe_curve
 from pipeline.clustering.directions import Both, Directions, different, rows_not_finite, shorten, zeros_in
 from pipeline.clustering.fragments import NEAREST
 from pipeline.clustering.grouping import KEPT_NEIGHBOURS, differing_groups, group, group_by_unit, single_images
@@ -169,7 +169,7 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
         found.partitions,
         np.int64(found.predicted),
         found.interval,
-        cuts=np.stack([cut(*of_all, granularity) for granularity in GRANULARITIES]),
+        cuts=cut_at_all(*of_all),
         links=np.array([found.n_neighbours, found.least_similarity]),
         n_known_models=np.int64(len(np.unique(landmarks.labels))),
         matrix=matrix.astype(np.float32),

@@ -97,6 +97,23 @@ def cut(
     return cluster
 
 
+def cut_at_all(partitions: np.ndarray, predicted: int, neighbours: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """Return the cuts at GRANULARITIES, int32 (n_cuts, m), each as `cut` makes it. Parameters as those of `cut`."""
+    numbers = partitions.max(axis=1) + 1
+    found: dict[float, np.ndarray] = {}
+    joined, joined_from = partitions[-1], -1
+    for granularity in reversed(GRANULARITIES):  # a coarser cut of the same partition joins the finer one on
+        wanted = max(1, round(int(numbers[predicted]) * granularity))
+        start = int(np.searchsorted(numbers, wanted))
+        if granularity == 1 or start == len(numbers):
+            found[granularity] = cut(partitions, predicted, neighbours, similarity, granularity)
+            continue
+        joined = merged(joined if start == joined_from else partitions[start], neighbours, wanted)
+        joined_from = start
+        found[granularity] = joined
+    return np.stack([found[granularity] for granularity in GRANULARITIES])
+
+
 def curve(cuts: np.ndarray, first_of: np.ndarray, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Finer and coarser cuts around the final `cluster`: granularities ascending, and clusters (n_cuts, n) int32.
 

@@ -79,13 +79,19 @@ def partitions_by_graph(
     """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES."""
     m = len(neighbours)
     cosine = data @ data.T  # once for all partitions
-    partition, silhouette = {}, {}
+    partition, silhouette, size = {}, {}, {}
     n_usable = sum(k <= max(1, m // IMAGES_PER_NEIGHBOUR) for k in NEIGHBOURS)
     # and one more, which only shows how stable the largest usable number is
     usable = [k for k in NEIGHBOURS[: n_usable + 1] if k <= neighbours.shape[1]]
     for i, k in enumerate(tqdm(usable, desc="partitions", leave=None, disable=None)):
         for j, least in enumerate(LEAST_SIMILARITIES):
             links, weights = link_images(neighbours, similarity, k, least)
+            size[i, j] = len(links), weights.sum()
+            # fewer neighbours and a higher least similarity only leave links out: as many are the same ones
+            same = next((place for place in ((i, j - 1), (i - 1, j)) if size.get(place) == size[i, j]), None)
+            if same is not None:
+                partition[i, j], silhouette[i, j] = partition[same], silhouette[same]
+                continue
             partition[i, j] = find_communities(links, weights, m, seed)
             silhouette[i, j] = float(cluster_silhouettes(cosine, partition[i, j])[counted].mean())
         here = max(silhouette[i, j] for j in range(len(LEAST_SIMILARITIES)))
