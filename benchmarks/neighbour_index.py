@@ -1,6 +1,7 @@
 """The search for the ten nearest images: the map's inverted file beside exact search and HNSW (hnswlib).
 
-    python benchmarks/neighbour_index.py [--sizes=10000,100000,1000000] [--data=drawn] [--data=features.npz]
+    python benchmarks/neighbour_index.py [--sizes=10000,100000,1000000] [--data=drawn] [--ways=exact,HNSW]
+    python benchmarks/neighbour_index.py --data=features.npz
 
 For each size: recall of the ten nearest of 1,000 images, seconds by the clock and of all processors together, and peak
 memory, each way in a process of its own. The seconds of the inverted file begin with the units of a trained map, which
@@ -130,7 +131,7 @@ def main() -> None:
             data = np.load(path, mmap_mode="r", allow_pickle=False)
             np.save(f"{path}.exact.npy", exact(data, asked_images(n_images)))
             np.save(f"{path}.units.npy", units_of(data))
-            for way in ("inverted file", "exact", "HNSW"):
+            for way in given.get("ways", "inverted file,exact,HNSW").split(","):
                 command = [sys.executable, __file__, f"--search={way}", f"--path={path}"]
                 done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
                 if done.returncode:
