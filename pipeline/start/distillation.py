@@ -1,8 +1,9 @@
 """How the student learns: from what the teacher says of photographs, and from which show the same model.
 
 References: hints for the maps inside: Romero et al. 2015, FitNets (arXiv:1412.6550); similarities of the teacher: Park
-et al. 2019, relational knowledge distillation (doi:10.1109/CVPR.2019.00409); contrast with the batches before: Khosla
-et al. 2020 (arXiv:2004.11362), Wang et al. 2020, cross-batch memory (doi:10.1109/CVPR42600.2020.00642).
+et al. 2019, relational knowledge distillation (doi:10.1109/CVPR.2019.00409), with the batches before: Fang et al. 2021,
+SEED (arXiv:2101.04731); contrast with the batches before: Khosla et al. 2020 (arXiv:2004.11362), Wang et al. 2020,
+cross-batch memory (doi:10.1109/CVPR42600.2020.00642).
 """
 
 import copy
@@ -17,22 +18,19 @@ from torch.nn import functional
 
 from pipeline.features.start_network import BLOCKS, CHANNELS
 from pipeline.start.augmentation import augment
+from pipeline.start.garments import N_KINDS
 from pipeline.start.student import Backbone
 from pipeline.start.teacher import Lessons
 
-EXITS = ("mixed2", "mixed4")  # blocks that learn; features are read off one of them
-EXIT_WEIGHTS = (0.7, 1.0)
+EXITS = ("mixed2", "mixed4", "mixed7")  # blocks that learn; features are read off one of them
+EXIT_WEIGHTS = (0.4, 0.7, 1.0)
 MODELS_PER_BATCH, IMAGES_PER_MODEL = 18, 2
-LEARNING_RATE, WARMUP_STEPS = 0.0015, 100
+LEARNING_RATE, WARMUP_STEPS = 0.0005, 150
 WEIGHT_DECAY = 0.02
-SIZES = (
-    (0.35, 80),
-    (0.72, 96),
-    (1.0, 128),
-)  # pixels per side up to this part of the training; small is fast
+SIZES = ((0.5, 96), (1.0, 128))  # pixels per side up to this part of the training; small is fast
 TEMPERATURE = 0.1  # of similarities between photographs
 MEMORY, MEMORY_FROM = 720, 60  # photographs of former batches to contrast with, from this step on
-FEATURE_WEIGHT, SIMILARITY_WEIGHT, MAP_WEIGHT = 2.0, 0.5, 4.0  # beside the contrast's 1
+CONTRAST_WEIGHT, FEATURE_WEIGHT, SIMILARITY_WEIGHT, MAP_WEIGHT, KIND_WEIGHT = 0.7, 2.5, 0.7, 4.0, 0.3
 OWN_SHARE = 0.5  # of the photograph itself in the features to learn; the rest is the mean of its model
 AVERAGE_MOMENTUM = 0.995  # of the average of the weights over the last steps, which is what is kept
 CENTRE_MOMENTUM = 0.98  # of the mean feature, which is subtracted
@@ -44,17 +42,19 @@ class Lesson(NamedTuple):
     images_rgb: np.ndarray  # uint8 (n, size, size, 3)
     models: np.ndarray  # int (n,)
     lessons: Lessons
+    kinds: np.ndarray  # int (n,), the kind of a garment; -1 of what is none
 
 
 class Student(nn.Module):
-    """The backbone with linear layers that turn its maps and features into the teacher's."""
+    """The backbone with linear layers that turn its maps and features into the teacher's, and name kinds of clothes."""
 
     def __init__(self) -> None:
         super().__init__()
         channels = [CHANNELS[BLOCKS.index(block)] for block in EXITS]
         self.backbone = Backbone(EXITS[-1], EXITS)
         self.feature_heads = nn.ModuleList(nn.Linear(n, 1280) for n in channels)
-        self.map_heads = nn.ModuleList(nn.Conv2d(n, m, 1) for n, m in zip(channels, (152, 320), strict=True))
+        self.map_heads = nn.ModuleList(nn.Conv2d(n, m, 1) for n, m in zip(channels, (152, 320, 320), strict=True))
+        self.kind_heads = nn.ModuleList(nn.Linear(n, N_KINDS) for n in channels)
         for i, n in enumerate(channels):
             self.register_buffer(f"centre_{i}", torch.zeros(n))
 
@@ -69,7 +69,8 @@ class Student(nn.Module):
 def contrast(features: torch.Tensor, models: torch.Tensor, memory: list[torch.Tensor]) -> torch.Tensor:
     """Return how badly photographs of one model lie together among those of the batch and of `memory`.
 
-    features : float32 (n, n_features), of length 1; memory : features and models of former batches, or empty
+    features : float32 (n, n_features), of length 1
+    memory : features, models, and the teacher's features of former batches, or empty
     """
     itself = torch.eye(len(features), dtype=torch.bool)
     near = (features @ features.T / TEMPERATURE).masked_fill(itself, -1e9)
@@ -81,11 +82,14 @@ def contrast(features: torch.Tensor, models: torch.Tensor, memory: list[torch.Te
     return -(chances.sum(1) / same.sum(1).clamp(min=1)).mean()
 
 
-def similarity_loss(features: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-    """Return the divergence of the student's neighbours in the batch from the teacher's; rows have length 1."""
+def similarity_loss(features: torch.Tensor, taught: torch.Tensor, memory: list[torch.Tensor]) -> torch.Tensor:
+    """Return the divergence of the student's neighbours in the batch and the memory from the teacher's."""
     student, teacher = (f @ f.T / TEMPERATURE for f in (features, taught))
     for near in (student, teacher):
         near.fill_diagonal_(-1e9)
+    if memory:
+        student = torch.cat([student, features @ memory[0].T / TEMPERATURE], 1)
+        teacher = torch.cat([teacher, taught @ memory[2].T / TEMPERATURE], 1)
     return functional.kl_div(functional.log_softmax(student, 1), functional.softmax(teacher, 1), reduction="batchmean")
 
 
@@ -100,13 +104,16 @@ class Targets:
         for maps in (lesson.lessons.middle, lesson.lessons.last):
             values = maps[sample].astype(np.float32)
             self.scales.append([values.mean((0, 2, 3), keepdims=True), values.std((0, 2, 3), keepdims=True) + 1e-3])
-        self.members = [np.flatnonzero(lesson.models == model) for model in np.unique(lesson.models)]
+        order = np.argsort(lesson.models, kind="stable")
+        begins = np.searchsorted(lesson.models[order], np.unique(lesson.models))
+        self.members = np.split(order, begins[1:])  # the photographs of each model
+        self.model_of = np.unique(lesson.models, return_inverse=True)[1]
 
     def features(self, indices: np.ndarray) -> torch.Tensor:
         """Return features to learn, of length 1: float32 (n, 1280)."""
         found = []
         for i in indices:
-            members = np.flatnonzero(self.lesson.models == self.lesson.models[i])
+            members = self.members[self.model_of[i]]
             taught = self.lesson.lessons.features[np.r_[i, members]].astype(np.float32) - self.mean
             taught /= np.maximum(np.linalg.norm(taught, axis=1, keepdims=True), 1e-9)
             found.append(OWN_SHARE * taught[0] + (1 - OWN_SHARE) * taught[1:].mean(axis=0))
@@ -115,10 +122,11 @@ class Targets:
     def maps(self, indices: np.ndarray) -> list[torch.Tensor]:
         """Return the teacher's maps, each channel with mean 0 and deviation 1 over all photographs, float32."""
         every = (self.lesson.lessons.middle, self.lesson.lessons.last)
-        return [
+        early, late = [
             torch.from_numpy((maps[indices].astype(np.float32) - mean) / deviation)
             for maps, (mean, deviation) in zip(every, self.scales, strict=True)
         ]
+        return [early, late, late]
 
     def choose(self, rng: np.random.Generator) -> np.ndarray:
         """Return the photographs of a batch: IMAGES_PER_MODEL of MODELS_PER_BATCH models."""
@@ -172,22 +180,26 @@ def loss_of(
 ) -> torch.Tensor:
     """Return the loss of a batch; the means of features and `memories` go on in place."""
     inputs, affine = augmented
-    models = torch.from_numpy(lesson.models[indices])
+    models, kinds = (torch.from_numpy(values[indices]) for values in (lesson.models, lesson.kinds))
     taught, taught_maps = targets.features(indices), targets.maps(indices)
     loss = torch.zeros(())
     for k, (maps, features) in enumerate(zip(*student(inputs), strict=True)):
         centre = getattr(student, f"centre_{k}")
         centre.mul_(CENTRE_MOMENTUM).add_(features.detach().mean(0), alpha=1 - CENTRE_MOMENTUM)
         centred = functional.normalize(features - centre, dim=1)
-        part = contrast(centred, models, memories[k] if step > MEMORY_FROM else [])
+        memory = memories[k] if step > MEMORY_FROM else []
+        part = CONTRAST_WEIGHT * contrast(centred, models, memory)
         said = student.feature_heads[k](centred * 4)
         part = part + FEATURE_WEIGHT * (1 - functional.cosine_similarity(said, taught)).mean()
-        part = part + SIMILARITY_WEIGHT * similarity_loss(centred, taught)
+        part = part + SIMILARITY_WEIGHT * similarity_loss(centred, taught, memory)
+        if (kinds >= 0).any():
+            named = student.kind_heads[k](centred[kinds >= 0] * 4)
+            part = part + KIND_WEIGHT * functional.cross_entropy(named, kinds[kinds >= 0])
         said_maps = student.map_heads[k](maps)
         grid = functional.affine_grid(affine, [len(maps), 1, *said_maps.shape[2:]], align_corners=False)
         warped = functional.grid_sample(taught_maps[k], grid, padding_mode="border", align_corners=False)
         loss = loss + EXIT_WEIGHTS[k] * part + MAP_WEIGHT * functional.smooth_l1_loss(said_maps, warped)
-        kept = [centred.detach(), models]
+        kept = [centred.detach(), models, taught]
         before = memories[k] or [values[:0] for values in kept]
         memories[k][:] = [torch.cat(pair)[:MEMORY] for pair in zip(kept, before, strict=True)]
     return loss

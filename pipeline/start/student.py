@@ -84,10 +84,13 @@ class Backbone(nn.Module):
         return torch.cat(outputs, 1)
 
 
-def keras_weights(backbone: Backbone) -> dict[str, np.ndarray]:
-    """Return the weights as the start network's file names them, kernels as (h, w, c_in, c_out), float32."""
+def keras_weights(backbone: Backbone, last_block: str) -> dict[str, np.ndarray]:
+    """Return the weights up to `last_block` as the start network's file names them, float32.
+
+    Kernels are (h, w, c_in, c_out).
+    """
     weights: dict[str, np.ndarray] = {}
-    for i, layer in enumerate(backbone.convolutions):
+    for i, layer in enumerate(backbone.convolutions[: len(kernel_shapes(last_block))]):
         normalisation = layer.normalisation
         values = {
             f"conv2d_{i}/kernel": layer.convolution.weight.permute(2, 3, 1, 0),
