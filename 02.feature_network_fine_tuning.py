@@ -143,12 +143,29 @@ def build_start() -> Start:
     return start
 
 
+def own_whitening(start: Start) -> Whitening | None:
+    """Return the whitening that came with the starting network, where the settings leave its place as it is.
+
+    It was learned from thousands of products. What the few models at hand would choose instead serves new models
+    worse, though better those held out of the few (doc/log.md, 2026-11-25).
+    """
+    asked = (config.FEATURE_LAYER, config.POOLING, config.HEAD_LAYER)
+    return start.whitening if config.WHITENING and asked == ("auto",) * 3 else None
+
+
+def feature_places(start: Start, last: str) -> list[LayerPooling]:
+    """List where features may be read off, up to the block `last`."""
+    if own_whitening(start):
+        return [start.place]
+    return list_places(last, config.FEATURE_LAYER, config.POOLING)
+
+
 def judge_start(start: Start, input_range: tuple[float, float], known: KnownModels) -> tuple[dict, dict]:
     """Judge the starting network where its features are best on images of all models.
 
     Returns PLACE, "epoch" (0) and `judge` of its features as they are, and the same whitened where that is better.
     """
-    places = list_places(start.last_block, config.FEATURE_LAYER, config.POOLING)
+    places = feature_places(start, start.last_block)
     reader, place = FeatureReader(start.backbone, places, input_range), 0
     if len(places) > 1:
         place = best_place(reader.read(known.source.read_all(known.seen)), known.class_of[known.seen])
@@ -156,11 +173,14 @@ def judge_start(start: Start, input_range: tuple[float, float], known: KnownMode
     found = dict(zip(PLACE, (*places[place], False), strict=True)) | {"epoch": 0} | judge(features, labels)
     if not config.WHITENING:
         return found, found
-    return found, judge_place(reader, place, features, known.judged, config.WHITENING) | {"epoch": 0}
+    own = own_whitening(start)
+    return found, judge_place(reader, place, features, known.judged, config.WHITENING, own) | {"epoch": 0}
 
 
 def head_place(start: Start) -> LayerPooling:
     """Choose what the classifier is trained on, HEAD_LAYER = "auto" decided; not before FEATURE_LAYER."""
+    if own_whitening(start):
+        return start.place
     if start.initial_weights == feature_network.START:
         layer, pooling = start.last_block, start.place.pooling
     else:
@@ -174,30 +194,14 @@ def head_place(start: Start) -> LayerPooling:
 # ---- training ------------------------------------------------------------------------------------
 
 
-def plan_training(place: LayerPooling, input_range: tuple[float, float]) -> selection.Plan:
-    """Gather how the backbone is trained; place : what the head takes."""
-    how = TrainingSettings(
-        config.HEAD,
-        config.TEMPERATURE,
-        config.LABEL_SMOOTHING,
-        config.TRAIN_FROM_LAYER,
-        config.WEIGHT_DECAY,
-        config.AVERAGED_EPOCHS,
-        config.RANDOM_SEED,
-    )
-    schedule = selection.Schedule(
-        config.HEAD_EPOCHS,
-        config.EPOCHS,
-        config.WARMUP_EPOCHS,
-        config.LEARNING_RATE,
-        config.TRAIN_BATCH_SIZE,
-        config.AUGMENTATION,
-        config.RANDOM_GROUND,
-        config.PATIENCE,
-        config.WHITENING,
-        n_jobs(),
-    )
-    return selection.Plan(place, input_range, how, schedule)
+def plan_training(place: LayerPooling, input_range: tuple[float, float], whitening: Whitening | None) -> selection.Plan:
+    """Gather how the backbone is trained; place, whitening : what the head takes, see `own_whitening`."""
+    how = TrainingSettings(config.HEAD, config.TEMPERATURE, config.LABEL_SMOOTHING, config.TRAIN_FROM_LAYER,
+                           config.WEIGHT_DECAY, config.AVERAGED_EPOCHS, config.RANDOM_SEED)  # fmt: skip
+    schedule = selection.Schedule(config.HEAD_EPOCHS, config.EPOCHS, config.WARMUP_EPOCHS, config.LEARNING_RATE,
+                                  config.TRAIN_BATCH_SIZE, config.AUGMENTATION, config.RANDOM_GROUND, config.PATIENCE,
+                                  config.WHITENING, n_jobs())  # fmt: skip
+    return selection.Plan(place, input_range, how, schedule, whitening)
 
 
 # ---- the stage -----------------------------------------------------------------------------------
@@ -209,15 +213,18 @@ def learn_whitening(reader: FeatureReader, known: KnownModels) -> Whitening | No
     return fit_whitening(reader.read(known.source.read_all(shown))[0], known.class_of[shown], config.WHITENING)
 
 
-def see_held_out(reader: FeatureReader, known: KnownModels, whitened: bool) -> tuple[np.ndarray, np.ndarray]:
+def see_held_out(
+    reader: FeatureReader, known: KnownModels, whitened: bool, own: Whitening | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Compute the features of held-out models' photographs as stage 03 would, before any training shows these models.
 
-    reader : of the one place where features are read off
+    reader : of the one place where features are read off; own : see `own_whitening`
 
-    Returns float32 features (n, n_features) and int classes (n,). The whitening, if any, is learned from the others.
+    Returns float32 features (n, n_features) and int classes (n,). The whitening, if any, is the start network's own, or
+    learned from the others.
     """
-    whitening = None
-    if whitened:
+    whitening = own
+    if whitened and own is None:
         shown = reader.read(known.judged.known_rgb)[0]
         whitening = fit_whitening(shown, known.judged.known_labels, config.WHITENING)
     place, input_range = reader.places[0], reader.input_range
@@ -246,15 +253,16 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
     print(f"head on {place.pooling} of {place.layer}; {len(known.held_out)} models held out\nstart: {describe(plain)}")
     if whitened["score"] > plain["score"]:
         print(f"       {describe(whitened)}")
-    first = max(plain, whitened, key=lambda found: found["score"])
-    places = list_places(place.layer, config.FEATURE_LAYER, config.POOLING)
-    plan = plan_training(place, inception.choose_input_range(backbone, asked_range))
+    own = own_whitening(start)
+    first = whitened if own else max(plain, whitened, key=lambda found: found["score"])
+    places = feature_places(start, place.layer)
+    plan = plan_training(place, inception.choose_input_range(backbone, asked_range), own)
     kept, improved, history = selection.choose_epoch(backbone, known, first, plan, places, checkpoints[0])
     best = backbone.get_weights() if improved else untrained
     backbone.set_weights(best)
     kept_place = LayerPooling(kept["feature_layer"], kept["pooling"])
     reader = FeatureReader(backbone, [kept_place], plan.input_range if improved else start_range)
-    seen = see_held_out(reader, known, kept["whitened"])
+    seen = see_held_out(reader, known, kept["whitened"], own)
     refitted = False
     if improved and config.REFIT:
         print(f"best: epoch {kept['epoch']}, {describe(kept)}; trains as long on all models")
@@ -271,22 +279,23 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
         "improved": improved,
         "refitted": refitted,
     }
-    return finish(reader, known, kept, about, history, seen)
+    whitening = own or (learn_whitening(reader, known) if kept["whitened"] else None)
+    return finish(reader, known, kept, whitening, about, history, seen)
 
 
 def finish(
     reader: FeatureReader,
     known: KnownModels,
     kept: dict,
+    whitening: Whitening | None,
     about: dict,
     history: list[dict],
     seen: tuple[np.ndarray, np.ndarray],
 ) -> FineTuned:
-    """Learn the whitening of the network to save, and gather what its record says.
+    """Gather what the record of the network to save says.
 
     reader : of the network to save; kept : the place and the scores; seen : of `see_held_out`
     """
-    whitening = learn_whitening(reader, known) if kept["whitened"] else None
     compared = np.random.default_rng([config.RANDOM_SEED, 7]).permutation(known.seen)[:COMPARED_IMAGES]
     cosine = compare_bfloat16(reader, whitening, known.source.read_all(compared))
     about = {

@@ -122,7 +122,7 @@ TRAIN_BATCH_SIZE: Annotated[int, between(2, 1024)] = 32  # images per step
 AVERAGED_EPOCHS: Annotated[float, between(0, 100)] = 1.0
 # share of the models that are not trained on but judge each epoch
 HELD_OUT_FRACTION: Annotated[float, between(0.05, 0.5)] = 0.25
-PATIENCE: Count = 6  # epochs without a better score on the held-out models after which training ends
+PATIENCE: Count = 2  # epochs without a better score on the held-out models after which training ends
 # how far features are shortened along what differs within a model; 0 = not; see doc/pipeline.md
 WHITENING: Annotated[float, between(0, 0.9)] = 0.1
 # then train again on all models, the held-out ones too, for as many epochs as were best; doubles the time

@@ -42,6 +42,24 @@ def test_the_head_sits_where_the_weights_are_good_and_not_before_the_features(ro
     assert stage.head_place(start("imagenet")) == ("mixed4", "average")
 
 
+def test_a_whitening_that_came_with_the_start_network_stays_with_its_place_unless_a_setting_asks_otherwise(root):
+    whitening = Whitening(np.zeros(288, np.float32), np.eye(288, dtype=np.float32))
+    place = LayerPooling("mixed2", "gem")
+    start = feature_network.Start(None, feature_network.START, "mixed4", "auto", place, whitening)
+    assert stage.own_whitening(start) is whitening
+    assert stage.head_place(start) == place and stage.feature_places(start, "mixed4") == [place]
+    for setting, value in (
+        ("WHITENING", 0.0),
+        ("POOLING", "max"),
+        ("FEATURE_LAYER", "mixed1"),
+        ("HEAD_LAYER", "mixed4"),
+    ):
+        before = getattr(config, setting)
+        setattr(config, setting, value)
+        assert stage.own_whitening(start) is None
+        setattr(config, setting, before)
+
+
 @pytest.fixture
 def t(root):
     """Twelve drawn images of four models, random initial weights; not whitened, nothing trained a second time."""

@@ -97,15 +97,27 @@ def best_place(parts: list[np.ndarray], labels: np.ndarray) -> int:
     return int(np.argmax(scores))
 
 
-def judge_place(reader: FeatureReader, place: int, features: np.ndarray, judged: JudgedImages, strength: float) -> dict:
+def judge_place(
+    reader: FeatureReader,
+    place: int,
+    features: np.ndarray,
+    judged: JudgedImages,
+    strength: float,
+    own: Whitening | None = None,
+) -> dict:
     """Judge the features at one place, whitened where that is better.
 
     features : of `judged.images_rgb` at this place
     strength : of the whitening, see `fit_whitening`; 0 tries none
+    own : the start network's whitening, by which they are judged alone
 
     Returns feature_layer, pooling, whitened, and what `judge` returns. The whitening is learned from the known models.
     """
     layer, pooling = reader.places[place]
+    if own is not None:
+        return {"feature_layer": layer, "pooling": pooling, "whitened": True} | judge(
+            whiten(features, own), judged.labels
+        )
     found: dict = dict(zip(PLACE, (layer, pooling, False), strict=True)) | judge(features, judged.labels)
     if strength:
         learned = fit_whitening(reader.read_at(place, judged.known_rgb), judged.known_labels, strength)

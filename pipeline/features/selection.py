@@ -15,11 +15,15 @@ from pipeline.features.layer_pooling import PLACE, FeatureReader, JudgedImages, 
 from pipeline.features.retrieval_scores import SCORES
 from pipeline.features.training import Trainer, TrainingSettings, schedule_rates
 from pipeline.features.training_images import TrainingImages, count_batches, epoch_order, training_batches
+from pipeline.features.whitening import Whitening
 from pipeline.machinery.errors import UserError
 
 if TYPE_CHECKING:
     import keras
 
+# of the score on the models held out, over the starting network's; less is chance where six models judge, and the
+# training of all models that follows would double the time
+LEAST_GAIN = 0.01
 HISTORY = ["epoch", "phase", "learning_rate", "loss", "accuracy", *SCORES, *PLACE, "seconds"]
 
 
@@ -65,13 +69,15 @@ class Plan(NamedTuple):
     input_range: tuple[float, float]  # what the backbone takes for black and white
     how: TrainingSettings
     schedule: Schedule
+    whitening: Whitening | None = None  # the start network's own, which the features keep
 
 
 def begin_training(backbone: "keras.Model", class_of: np.ndarray, plan: Plan) -> Trainer:
     """Return a trainer of the models with the labels `class_of`, from the present weights of the backbone."""
     n_batches = count_batches(len(class_of), plan.schedule.batch_size)
     place = plan.place
-    trainer = Trainer(backbone, place, plan.input_range, len(np.unique(class_of)), n_batches, plan.how)
+    n_classes = len(np.unique(class_of))
+    trainer = Trainer(backbone, place, plan.input_range, n_classes, n_batches, plan.how, plan.whitening)
     if plan.schedule.epochs and not trainer.trained:
         raise UserError(
             f'TRAIN_FROM_LAYER = "{plan.how.train_from_layer}" leaves nothing to train below the head on '
@@ -130,7 +136,7 @@ def epochs(done: int, n_epochs: int) -> tqdm:
 
 
 def train(
-    trainer: Trainer, reader: FeatureReader, known: KnownModels, start: dict, schedule: Schedule, checkpoint: Store
+    trainer: Trainer, reader: FeatureReader, known: KnownModels, start: dict, plan: Plan, checkpoint: Store
 ) -> tuple[list[np.ndarray], dict, list[dict]]:
     """Train both phases and judge each epoch on the held-out models.
 
@@ -143,6 +149,7 @@ def train(
     found : the same as `start`, of the best epoch; `start` itself where none beat it
     history : one dict of HISTORY for each epoch
     """
+    schedule = plan.schedule
     trained_on = np.flatnonzero(~np.isin(known.class_of, known.held_out))
     labels = np.unique(known.class_of[trained_on], return_inverse=True)[1]
     best, state = resume(trainer, checkpoint, start)
@@ -157,11 +164,11 @@ def train(
             with trainer.averaged():
                 parts = reader.read(known.judged.images_rgb)
                 place = best_place(parts, known.judged.labels)
-                found = judge_place(reader, place, parts[place], known.judged, schedule.whitening) | {
-                    "epoch": epoch + 1
-                }
+                found = {"epoch": epoch + 1} | judge_place(
+                    reader, place, parts[place], known.judged, schedule.whitening, plan.whitening
+                )
                 state["since_best"] += 1
-                if found["score"] > state["kept"]["score"]:
+                if found["score"] > state["kept"]["score"] + (0 if best else LEAST_GAIN):
                     best, state["kept"], state["since_best"] = trainer.maps.get_weights(), found, 0
         add_epoch(history, row | {key: found[key] for key in (*SCORES, *PLACE)}, begin)
         checkpoint.write({"values": trainer.values(), "best": best}, state)
@@ -220,7 +227,7 @@ def choose_epoch(
     """
     trainer = begin_training(backbone, known.class_of[~np.isin(known.class_of, known.held_out)], plan)
     reader = FeatureReader(backbone, places, plan.input_range)
-    best, kept, history = train(trainer, reader, known, first, plan.schedule, checkpoint)
+    best, kept, history = train(trainer, reader, known, first, plan, checkpoint)
     if best:
         trainer.maps.set_weights(best)
     return kept, bool(best), history

@@ -22,6 +22,7 @@ from pipeline.features.inception import (
     scale_pixels,
     select_layers,
 )
+from pipeline.features.whitening import Whitening
 from pipeline.tensorflow_runtime import tensorflow
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Trainer:
     input_range : what the backbone takes for black and white
     n_classes : number of models trained on
     n_batches : steps in an epoch
+    whitening : of the features that the head takes, which stays as it is; None: it takes them unwhitened
     """
 
     def __init__(
@@ -144,11 +146,12 @@ class Trainer:
         n_classes: int,
         n_batches: int,
         how: TrainingSettings,
+        whitening: Whitening | None = None,
     ):
         tf = tensorflow()
         import keras
 
-        self.pooling, self.input_range, self.how = place.pooling, input_range, how
+        self.pooling, self.input_range, self.how, self.whitening = place.pooling, input_range, how, whitening
         self.maps = select_layers(backbone, [place.layer])
         n_features = count_channels(backbone, place.layer)
         rng = np.random.default_rng([how.seed, 5])
@@ -177,7 +180,10 @@ class Trainer:
 
     def _features(self, images_rgb):
         """Compute features: uint8 RGB (n, size, size, 3) -> float32 (n, n_features)."""
-        return pool_maps(self.maps(scale_pixels(images_rgb, *self.input_range), training=False), self.pooling)
+        features = pool_maps(self.maps(scale_pixels(images_rgb, *self.input_range), training=False), self.pooling)
+        if self.whitening is None:
+            return features
+        return (tensorflow().math.l2_normalize(features, axis=1) - self.whitening.mean) @ self.whitening.matrix
 
     def _step(self, images_rgb, labels, head_only: bool):
         """Take one step of training; returns the mean loss and the share of images classified rightly."""
