@@ -164,11 +164,12 @@ def test_single_images_are_clusters_of_their_own():
     assert found.partitions.tolist() == [[0, 1, 2]] and found.interval.tolist() == [3, 3]
 
 
-def test_landmarks_are_thinned_model_by_model():
-    labels = np.repeat(["b", "a"], [LANDMARKS, LANDMARKS // 2])
+def test_landmarks_are_thinned_model_by_model_and_few_models_give_none():
+    labels = np.repeat(list("hgfedcba"), [LANDMARKS] + [LANDMARKS // 2] * 7)
     features = np.arange(len(labels), dtype=np.float32)[:, None]
     landmarks = pick_landmarks(features, labels)
-    assert len(landmarks.labels) == LANDMARKS * 3 // 4
-    assert np.bincount(landmarks.labels).tolist() == [LANDMARKS // 4, LANDMARKS // 2]
-    assert (landmarks.features[landmarks.labels == 1, 0] < LANDMARKS).all()
-    assert not len(pick_landmarks(features[:3], labels[:3]).labels)
+    assert len(landmarks.labels) == LANDMARKS * 9 // 2 // 5
+    assert np.bincount(landmarks.labels).tolist() == [LANDMARKS // 10] * 7 + [LANDMARKS // 5]
+    assert (landmarks.features[landmarks.labels == 7, 0] < LANDMARKS).all()
+    few = labels > "b"
+    assert not len(pick_landmarks(features[few], labels[few]).labels)

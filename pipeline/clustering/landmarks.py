@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.features.whitening import fit_whitening
 
 LANDMARKS = 2000  # photographs at most; more teach nothing new and take longer
+FEWEST_MODELS = 8  # fewer known models mislead more than they teach (six of two families: doc/log.md, 2026-11-25)
 STRENGTH = 0.1  # 0..1, see `fit_whitening`: of ten known models the scatter within is known roughly
 
 
@@ -29,14 +30,14 @@ def no_landmarks(n_features: int) -> Landmarks:
 
 
 def pick_landmarks(features: np.ndarray, labels: np.ndarray) -> Landmarks:
-    """Return the landmarks among photographs of known models; none where there are fewer than two models.
+    """Return the landmarks among photographs of known models; none where there are fewer than FEWEST_MODELS.
 
     Of more than LANDMARKS photographs, every second, third ... of each model is taken.
 
     features : float ndarray of shape (n, n_features); labels : ndarray of shape (n,), any kind of value
     """
     models, model_of = np.unique(labels, return_inverse=True)
-    if len(models) < 2:
+    if len(models) < FEWEST_MODELS:
         return no_landmarks(features.shape[1])
     order = np.argsort(model_of, kind="stable")[:: -(-len(labels) // LANDMARKS)]
     return Landmarks(np.asarray(features[order], np.float32), np.unique(model_of[order], return_inverse=True)[1])
