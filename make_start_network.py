@@ -224,9 +224,14 @@ def train(
 
 
 def finish(trained: "distillation.Student", images_rgb: np.ndarray, models: np.ndarray) -> StartNetwork:
-    """Return the network to ship: up to the block of PLACE, its features there whitened by the products at hand."""
+    """Return the network to ship: up to the block of PLACE, its features there whitened by the products at hand.
+
+    The features are the mean over four quarter turns, as stage 03 reads them.
+    """
     block, pooling = PLACE
-    whitening = fit_whitening(features_at(trained, images_rgb, block, pooling), models, WHITENING)
+    turned = [np.ascontiguousarray(np.rot90(images_rgb, turn, axes=(1, 2))) for turn in range(4)]
+    features = sum(features_at(trained, views_rgb, block, pooling) for views_rgb in turned) / 4
+    whitening = fit_whitening(features, models, WHITENING)
     return StartNetwork(
         weights=student.keras_weights(trained.backbone, block),
         last_block=block,
