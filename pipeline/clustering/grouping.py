@@ -69,18 +69,18 @@ def number_of(cluster: np.ndarray) -> int:
     return len(np.unique(cluster))
 
 
-def choose(data: np.ndarray, landmarks: np.ndarray, seed: int, covering: bool = True) -> Choice:
+def choose(data: np.ndarray, landmarks: np.ndarray, seed: int, pure: bool = False) -> Choice:
     """Choose how images are linked.
 
     data : float32 ndarray of shape (m, n_features), directions
     landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs, or of none
-    covering : see `select_partition`
+    pure : see `select_partition`
     """
     m = len(data)
     both = np.concatenate([data, landmarks])
     neighbours, similarity = exact_neighbours(both, min(NEIGHBOURS[-1], len(both) - 1))
     candidates = candidate_partitions(neighbours, similarity, both, np.arange(len(both)) < m, seed)
-    best, nearly = select_partition(candidates, covering)
+    best, nearly = select_partition(candidates, pure)
     own_neighbours, own_similarity = exact_neighbours(data, min(KEPT_NEIGHBOURS, m - 1))
 
     def absorbed(candidate: Candidate) -> np.ndarray:
@@ -94,7 +94,7 @@ def choose(data: np.ndarray, landmarks: np.ndarray, seed: int, covering: bool = 
 
 
 def choose_on_sample(
-    data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, covering: bool = True
+    data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, pure: bool = False
 ) -> tuple[np.ndarray, Choice]:
     """Choose on all images, or on a sample of many: return the images that were looked at, ascending, and the choice.
 
@@ -102,9 +102,9 @@ def choose_on_sample(
     """
     m = len(data)
     if m <= SELECTION_IMAGES:
-        return np.arange(m), choose(data, landmarks, seed, covering)
+        return np.arange(m), choose(data, landmarks, seed, pure)
     sample = sample_of_patches(data, index, SELECTION_IMAGES, seed)
-    return sample, choose(data[sample], landmarks, seed, covering)
+    return sample, choose(data[sample], landmarks, seed, pure)
 
 
 def differing_groups(
@@ -121,7 +121,7 @@ def differing_groups(
     if len(labels):
         return np.arange(m, len(data)), labels
     # images that are left alone do no harm here; models that are joined make what differs between them vanish
-    sample, choice = choose_on_sample(data, data[:0], index, seed, covering=False)
+    sample, choice = choose_on_sample(data, data[:0], index, seed, pure=True)
     if not 1 < number_of(choice.cluster) < len(sample):
         return sample[:0], choice.cluster[:0]
     return sample, choice.cluster

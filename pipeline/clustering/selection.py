@@ -22,6 +22,7 @@ IMAGES_PER_NEIGHBOUR = 4  # images for each neighbour, at least: a graph of more
 WORSE = 0.6  # share of the best score so far under which a number of neighbours ends the search for larger ones
 MANY = 12  # neighbours from which on more of them only find larger clusters
 NEARLY = 0.9  # share of the best score from which on a candidate may be right as well
+AS_GOOD = 0.97  # share of the best score from which on a finer partition is taken where models must not be joined
 
 
 class Candidate(NamedTuple):
@@ -139,14 +140,18 @@ def candidate_partitions(
     return found
 
 
-def select_partition(candidates: list[Candidate], covering: bool = True) -> tuple[Candidate, list[Candidate]]:
-    """Return the candidate with the best score, and all whose score is nearly as good (NEARLY), itself among them.
+def select_partition(candidates: list[Candidate], pure: bool = False) -> tuple[Candidate, list[Candidate]]:
+    """Return the candidate that holds best, and all whose score is nearly as good (NEARLY), itself among them.
 
     The largest number of neighbours only shows how stable the next smaller one is, where there are several.
-    covering : whether it counts against a candidate that it leaves images alone
+    pure : whether two models in one cluster do more harm than one model in two: then images that are left alone do not
+        count against a candidate, and of those that are as good as the best (AS_GOOD) the finest is taken
     """
     largest = max(candidate.n_neighbours for candidate in candidates)
     inner = [candidate for candidate in candidates if candidate.n_neighbours < largest] or candidates
-    best = max(inner, key=lambda candidate: candidate.score(covering))
-    least = NEARLY * best.score(covering)
-    return best, [candidate for candidate in inner if candidate.score(covering) >= least] or [best]
+    best = max(inner, key=lambda candidate: candidate.score(not pure))
+    reached = best.score(not pure)
+    if pure:
+        as_good = [candidate for candidate in inner if candidate.score(False) >= AS_GOOD * reached] or [best]
+        best = max(as_good, key=lambda candidate: (candidate.cluster.max(), candidate.score(False)))
+    return best, [candidate for candidate in inner if candidate.score(not pure) >= NEARLY * reached] or [best]
