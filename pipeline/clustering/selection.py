@@ -80,7 +80,9 @@ def partitions_by_graph(
     """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES."""
     m = len(neighbours)
     cosine = data @ data.T  # once for all partitions
-    partition, silhouette, size = {}, {}, {}
+    partition: dict[tuple[int, int], np.ndarray] = {}
+    silhouette: dict[tuple[int, int], float] = {}
+    size: dict[tuple[int, int], tuple[int, float]] = {}  # number of links and sum of their weights
     n_usable = sum(k <= max(1, m // IMAGES_PER_NEIGHBOUR) for k in NEIGHBOURS)
     # and one more, which only shows how stable the largest usable number is
     usable = [k for k in NEIGHBOURS[: n_usable + 1] if k <= neighbours.shape[1]]

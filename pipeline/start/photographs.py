@@ -27,7 +27,7 @@ DIRECTORY, PACKED = 2, 1  # flags of a node of a Qt resource file
 
 def list_photographs(folder: Path) -> list[tuple[Source, int]]:
     """Return all photographs below `folder`, in the order of their names, with the pieces to be cut of each at most."""
-    wallpapers = {}  # the largest file of each
+    wallpapers: dict[Path, Path] = {}  # the largest file of each
     for path in sorted(path for suffix in SUFFIXES for path in folder.rglob(f"*{suffix}")):
         if any(part in FOLDERS for part in path.parts) and not path.is_symlink() and _is_photograph(path.name):
             key = path.parents[2] if "contents" in path.parts else path
