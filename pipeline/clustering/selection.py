@@ -22,7 +22,7 @@ IMAGES_PER_NEIGHBOUR = 4  # images for each neighbour, at least: a graph of more
 WORSE = 0.6  # share of the best score so far under which a number of neighbours ends the search for larger ones
 MANY = 12  # neighbours from which on more of them only find larger clusters
 NEARLY = 0.9  # share of the best score from which on a candidate may be right as well
-AS_GOOD = 0.97  # share of the best score from which on a finer partition is taken where models must not be joined
+AS_GOOD = 0.97  # share of the best score from which on coverage decides where models must not be joined
 
 
 class Candidate(NamedTuple):
@@ -146,8 +146,8 @@ def select_partition(candidates: list[Candidate], pure: bool = False) -> tuple[C
     """Return the candidate that holds best, and all whose score is nearly as good (NEARLY), itself among them.
 
     The largest number of neighbours only shows how stable the next smaller one is, where there are several.
-    pure : whether two models in one cluster do more harm than one model in two: then images that are left alone do not
-        count against a candidate, and of those that are as good as the best (AS_GOOD) the finest is taken
+    pure : whether two models in one cluster do more harm than one model in two: then images that are left alone count
+        against a candidate only among those that are as good as the best without them (AS_GOOD)
     """
     largest = max(candidate.n_neighbours for candidate in candidates)
     inner = [candidate for candidate in candidates if candidate.n_neighbours < largest] or candidates
@@ -155,5 +155,5 @@ def select_partition(candidates: list[Candidate], pure: bool = False) -> tuple[C
     reached = best.score(not pure)
     if pure:
         as_good = [candidate for candidate in inner if candidate.score(False) >= AS_GOOD * reached] or [best]
-        best = max(as_good, key=lambda candidate: (candidate.cluster.max(), candidate.score(False)))
+        best = max(as_good, key=Candidate.score)
     return best, [candidate for candidate in inner if candidate.score(not pure) >= NEARLY * reached] or [best]
