@@ -88,7 +88,8 @@ def corrected(
         cluster[group == group[weak]] = target
 
     for n, (a, b, same) in enumerate(answers, start=1):
-        group = same_groups(len(cluster), answers[:n])  # of what was said so far
+        if same:
+            group = same_groups(len(cluster), answers[:n])  # of what was said so far
         if same and cluster[a] != cluster[b]:
             join(a, b)
         elif not same and cluster[a] == cluster[b]:
