@@ -1,8 +1,8 @@
-"""Assigning new photographs (ASSIGN_TO) beside clustering old and new ones together, on labelled features.
+"""Assigning new photographs (ASSIGN_TO) beside clustering old and new ones together, and what it costs.
 
-    python benchmarks/assignment.py                      models drawn with a shop's sizes
-    python benchmarks/assignment.py a.npz b.npz          files with `features` and `images` (label_x_y.jpg)
-    python benchmarks/assignment.py a.npz --draws=5
+    python benchmarks/assignment.py                      models drawn with a shop's sizes, then the cost
+    python benchmarks/assignment.py drawn a.npz b.npz    files with `features` and `images` (label_x_y.jpg) as well
+    python benchmarks/assignment.py a.npz --draws=5 --cost=none
 
 Each draw splits the photographs into old and new ones, in three ways:
 a third      a third of the photographs of four fifths of the models, and all those of the other models
@@ -11,6 +11,8 @@ three days   as "a third", in three parts; each is assigned to the part before
 Printed, for the assignment and for clustering all anew: the share of new photographs of old models in the cluster of
 most of their model's old photographs, the share of photographs of new models in clusters that are mostly of such, the
 ARI of the new photographs and of all, the number of clusters, and the processor seconds of the runs.
+The cost is that of 100 photographs into --cost=100000x2048, photographs and features: seconds, processor seconds and
+peak memory, by `scale.py`. The map of the earlier run is trained in one pass there, which changes nothing about it.
 """
 
 import os
@@ -116,15 +118,14 @@ def compare(features: np.ndarray, labels: np.ndarray, split: Split) -> dict[str,
     }
 
 
-def main() -> None:
-    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or ["drawn"]
-    given = dict(argument.removeprefix("--").split("=") for argument in sys.argv[1:] if argument.startswith("--"))
+def compare_all(names: list[str], n_draws: int) -> None:
+    """Print the table of each set."""
     for name in names:
         features, labels = load(name)
         print(f"\n{name}: {len(labels)} photographs of {len(np.unique(labels))} models")
         print("split        way        right   apart   ARI of new   ARI of all   clusters   seconds")
         tables: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-        for seed in range(int(given.get("draws", 3))):
+        for seed in range(n_draws):
             for split in splits(labels, seed):
                 for way, scores in compare(features, labels, split).items():
                     tables.setdefault((split.name, way), []).append(scores)
@@ -132,6 +133,19 @@ def main() -> None:
             right, apart, of_new, of_all, n_clusters, seconds = np.mean(scores, axis=0)
             print(f"{split_name:12s} {way:9s} {right:6.3f}  {apart:6.3f}   {of_new:10.3f}   {of_all:10.3f}   "
                   f"{n_clusters:8.1f}   {seconds:7.1f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or ["drawn"]
+    given = dict(argument.removeprefix("--").split("=") for argument in sys.argv[1:] if argument.startswith("--"))
+    compare_all(names, int(given.get("draws", 3)))
+    if (cost := given.get("cost", "100000x2048")) != "none":
+        size, n_features = cost.split("x")
+        print(f"\n100 photographs into {size} of {n_features} features", flush=True)
+        options = [f"--sizes={size}", f"--features={n_features}", "--ways=1", "--earlier=--SOM_EPOCHS=1"]
+        subprocess.run(
+            [sys.executable, str(PROJECT / "benchmarks" / "scale.py"), "--what=assign", *options], check=True
+        )
 
 
 if __name__ == "__main__":

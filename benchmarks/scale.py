@@ -1,26 +1,31 @@
 """Seconds and memory of stages 01, 03, 04 and of an assignment, by number of images and by who does the work.
 
+    python benchmarks/scale.py                                              everything, at 1,000 images
     python benchmarks/scale.py --what=04 --sizes=1000,10000,100000,1000000 --features=64
-    python benchmarks/scale.py --what=01 --sizes=1000 --ways=1,2,dask
-    python benchmarks/scale.py --what=assign --sizes=1000,10000,100000
+    python benchmarks/scale.py --what=01 --sizes=1000 --ways=1,2,dask --repeats=3
+    python benchmarks/scale.py --what=assign --sizes=1000,10000,100000 --features=2048
 
 --what: 01, 03 (drawn photographs, the start network as it is), 04 or assign (drawn features, models of 40 photographs;
 100 new photographs, 10 of them of two new models). --ways: 1 and 2 are numbers of processes of this machine, dask the
-same with a scheduler and two workers started as the README says. Where an image's rate does not depend on their
-number, a size may be measured in part: --part=2000 draws so many and says the rate.
-Printed: seconds by the clock, seconds of all processors together (the workers' too), and the largest peak of memory of
-a process, its mapped files included.
+same with a scheduler and two workers started as the README says. The ways take turns, --repeats times; each row is the
+median. Workers import what a stage needs when they are first asked for it: that run is a row of its own, "dask, first".
+Where an image's rate does not depend on their number, a size may be measured in part: --part=2000 draws so many.
+--earlier=--SOM_EPOCHS=1: a setting of the run that is assigned to, which is not measured.
+Printed: seconds by the clock, seconds of all processors together, and the largest peak of memory of a process, its
+mapped files included. Of the scheduler's and the workers' seconds those are taken away that they use while they wait.
 """
 
 import json
 import os
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +41,16 @@ SCRIPTS = {
 SETTINGS = ("--TRAIN_DATASET=none", "--FEATURE_NETWORK=pretrained")
 N_WORKERS = 2
 N_NEW, N_NEW_MODELS, PER_MODEL = 100, 2, 40
-DIFFERENT = 200  # photographs that are drawn; of more, the others are copies with one other pixel
+DIFFERENT = 200  # photographs that are drawn; of more, the others are copies with other bytes behind the picture
+IDLE_SECONDS = 10  # for which scheduler and workers are watched while they wait
+
+
+class Used(NamedTuple):
+    """What a run used."""
+
+    seconds: float  # by the clock
+    of_processors: float  # seconds, of all together
+    peak: float  # MB, of the process that had most
 
 
 def draw_features(folder: Path, n: int, n_features: int, seed: int, models: np.ndarray) -> None:
@@ -65,8 +79,8 @@ def draw_photographs(folder: Path, n: int) -> None:
         (folder / f"{i}.jpg").write_bytes(data + (b"%d" % i if i >= len(drawn) else b""))  # behind the picture's end
 
 
-def prepare(what: str, root: Path, n: int, n_features: int) -> None:
-    """Lay out all that the measured run reads."""
+def prepare(what: str, root: Path, n: int, n_features: int, earlier: list[str]) -> None:
+    """Lay out all that the measured run reads; `earlier` : settings of the run that is assigned to."""
     data = root / "data"
     if what in ("01", "03"):
         draw_photographs(root / ("raw_img" if what == "01" else "img") / "x", n)
@@ -76,11 +90,11 @@ def prepare(what: str, root: Path, n: int, n_features: int) -> None:
     if what == "assign":
         some = np.concatenate([models[: N_NEW - 5 * N_NEW_MODELS], np.repeat(n + np.arange(N_NEW_MODELS), 5)])
         draw_features(data / "x", N_NEW, n_features, 1, some)
-        run_measured([PYTHON, str(PROJECT / SCRIPTS["04"]), *SETTINGS, "--DATASET=today"], root)
+        run_measured([PYTHON, str(PROJECT / SCRIPTS["04"]), *SETTINGS, "--DATASET=today", *earlier], root)
 
 
-def run_measured(command: list[str], root: Path) -> tuple[float, float, float]:
-    """Run a program; return its seconds by the clock and of processors, and its peak memory, MB."""
+def run_measured(command: list[str], root: Path) -> Used:
+    """Run a program."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     watched = [PYTHON, "-c", WATCHED, *command]
     done = subprocess.run(watched, env={**os.environ, "IMAGE_CLUSTER_ROOT": str(root)}, capture_output=True, text=True)
@@ -88,7 +102,8 @@ def run_measured(command: list[str], root: Path) -> tuple[float, float, float]:
         sys.exit(f"{' '.join(command)}: {done.stderr}")
     seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     of_processors = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, of_processors, float(done.stdout.splitlines()[-1]) / (1e6 if sys.platform == "darwin" else 1e3)
+    peak = float(done.stdout.splitlines()[-1]) / (1e6 if sys.platform == "darwin" else 1e3)
+    return Used(seconds, of_processors, peak)
 
 
 # the peak of the largest process of one run alone: that of all children so far would be the largest run's
@@ -101,9 +116,11 @@ sys.exit(done.returncode)
 
 
 class Machines:
-    """A Dask scheduler and its workers on this machine."""
+    """A Dask scheduler and its workers on this machine, all of them there and idle."""
 
     def __init__(self, folder: Path):
+        import distributed
+
         where = folder / "scheduler.json"
         self.programs = [self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(where))]
         while not (where.exists() and where.read_text()):
@@ -112,6 +129,12 @@ class Machines:
         self.programs += [
             self._start("worker", self.address, "--nthreads", "1", "--no-nanny") for _ in range(N_WORKERS)
         ]
+        with distributed.Client(self.address) as client:
+            client.wait_for_workers(N_WORKERS)
+        time.sleep(1)
+        before = self.used()[0]
+        time.sleep(IDLE_SECONDS)
+        self.idle = (self.used()[0] - before) / IDLE_SECONDS  # seconds of processors in a second
 
     def _start(self, *arguments: str) -> subprocess.Popen:
         command = [PYTHON, "-m", "dask", *arguments, "--no-dashboard"]
@@ -123,10 +146,17 @@ class Machines:
         for program in self.programs:
             ticks = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
             seconds += (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
-            peak = max(
-                peak, int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{program.pid}/status").read_text())[1]) / 1e3
-            )
+            status = Path(f"/proc/{program.pid}/status").read_text()
+            peak = max(peak, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1e3)
         return seconds, peak
+
+    def run(self, command: list[str], root: Path) -> Used:
+        """Run a program that these machines work for."""
+        before, _ = self.used()
+        own = run_measured([*command, f"--SCHEDULER={self.address}"], root)
+        after, peak = self.used()
+        of_workers = max(0.0, after - before - self.idle * own.seconds)
+        return Used(own.seconds, own.of_processors + of_workers, max(own.peak, peak))
 
     def end(self) -> None:
         for program in self.programs:
@@ -134,36 +164,42 @@ class Machines:
             program.wait()
 
 
-def measure(what: str, way: str, root: Path) -> tuple[float, float, float]:
-    """Return the seconds by the clock and of processors, and the peak memory, MB, of one run."""
+def measure(what: str, ways: list[str], n_repeats: int, root: Path) -> dict[str, list[Used]]:
+    """Return what each run of each way used."""
     command = [PYTHON, str(PROJECT / SCRIPTS[what]), *SETTINGS, "--DATASET=x", "--REDO=True"]
     command += ["--ASSIGN_TO=today"] * (what == "assign")
-    if way != "dask":
-        return run_measured([*command, f"--N_JOBS={way}"], root)
-    machines = Machines(root)
+    found: dict[str, list[Used]] = {}
+    machines = None
     try:
-        time.sleep(5)  # until the workers are there
-        before, _ = machines.used()
-        seconds, of_processors, peak = run_measured([*command, f"--SCHEDULER={machines.address}"], root)
-        after, of_workers = machines.used()
-        return seconds, of_processors + after - before, max(peak, of_workers)
+        if "dask" in ways:
+            machines = Machines(root)
+            found["dask, first"] = [machines.run(command, root)]
+        for _ in range(n_repeats):
+            for way in ways:
+                here = [*command, f"--N_JOBS={way}"]
+                use = machines.run(command, root) if way == "dask" else run_measured(here, root)
+                found.setdefault(way, []).append(use)
     finally:
-        machines.end()
+        if machines:
+            machines.end()
+    return found
 
 
 def main() -> None:
-    given = dict(argument.removeprefix("--").split("=") for argument in sys.argv[1:])
-    what, n_features = given.get("what", "04"), int(given.get("features", 64))
-    print("what        images   features   way    seconds   processors   peak memory   ms of processors an image")
-    for n in map(int, given.get("sizes", "1000,10000").split(",")):
-        with tempfile.TemporaryDirectory(dir=given.get("folder")) as folder:
-            root, part = Path(folder), min(n, int(given.get("part", n)))
-            prepare(what, root, part, n_features)
-            for way in given.get("ways", "1,2,dask").split(","):
-                seconds, of_processors, peak = measure(what, way, root)
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+    n_features, ways = int(given.get("features", 64)), given.get("ways", "1,2,dask").split(",")
+    print("what     images   features   way           seconds   processors   peak memory   ms of processors an image")
+    for what in given.get("what", "01,03,04,assign").split(","):
+        for n in map(int, given.get("sizes", "1000").split(",")):
+            with tempfile.TemporaryDirectory(dir=given.get("folder")) as folder:
+                root, part = Path(folder), min(n, int(given.get("part", n)))
+                prepare(what, root, part, n_features, [given["earlier"]] if "earlier" in given else [])
+                found = measure(what, ways, int(given.get("repeats", 1)), root)
+            for way, runs in found.items():
+                seconds, of_processors, peak = (statistics.median(values) for values in zip(*runs, strict=True))
                 rate, of = 1e3 * of_processors / (N_NEW if what == "assign" else part), f" of {n}" * (part < n)
                 width = n_features if what in ("04", "assign") else 0
-                print(f"{what:6s} {part:11d}{of} {width:9d}   {way:4s} {seconds:9.1f} {of_processors:12.1f} "
+                print(f"{what:6s} {part:8d}{of} {width:9d}   {way:11s} {seconds:9.1f} {of_processors:12.1f} "
                       f"{peak:10.0f} MB {rate:12.2f}", flush=True)  # fmt: skip
 
 

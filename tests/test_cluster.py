@@ -149,6 +149,38 @@ def test_a_memory_map_is_read_where_it_lies(tmp_path):
     assert not arrays.folder.exists()
 
 
+def sums(array: np.ndarray, item: int) -> float:
+    return float(array.sum()) + item
+
+
+def test_maps_of_a_stage_share_one_connection_and_the_arrays_that_do_not_change(machines, root, monkeypatch):
+    config.SCHEDULER = machines.address
+    opened, connect = [], cluster.connect
+    monkeypatch.setattr(cluster, "connect", lambda *where: opened.append(where) or connect(*where))
+    fixed, changing = np.ones(100_000), np.ones(100_000)
+    fixed.flags.writeable = False
+    names = set()
+    with executor.connected():
+        for i in range(3):
+            changing[:] = i
+            assert list(executor.ordered_map(functools.partial(sums, fixed), range(3))) == [1e5, 1e5 + 1, 1e5 + 2]
+            assert list(executor.ordered_map(functools.partial(sums, changing), [0])) == [1e5 * i]
+            names |= {path.name for path in (root / "data" / ".locks").glob("*/*.npy")}
+    assert len(opened) == 1 and len(names) == 1
+    assert list((root / "data" / ".locks").iterdir()) == []
+
+
+def test_files_of_a_killed_run_are_removed_and_those_of_other_data_sets_stay(root, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [STAGE_04])
+    config.DATASET, config.TRAIN_DATASET = "x", "y"
+    left, other = cluster.name_run(), root / "data" / ".locks" / f"{STAGE_04}.x.y2.{'0' * 16}.0.workers"
+    (left.parent / f"{left.name}.arrays").mkdir()
+    for path in (left.parent / f"{left.name}.7.workers", left.parent / f"{left.name}.arrays" / "0.npy", other):
+        path.touch()
+    cluster.name_run()
+    assert list(other.parent.iterdir()) == [other]
+
+
 # ---- failures --------------------------------------------------------------------------------------
 
 
@@ -248,6 +280,18 @@ def test_a_cluster_without_workers_or_scheduler_is_said(own_machines, root, monk
     with pytest.raises(UserError, match="no scheduler answers at tcp"):
         list(executor.ordered_map(whose, range(9)))
     assert list((root / "data" / ".locks").iterdir()) == []
+
+
+def test_a_scheduler_that_dies_between_two_maps_of_a_stage_is_said(own_machines, root, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
+    config.SCHEDULER = own_machines.address
+    own_machines.work()
+    with executor.connected():
+        assert list(executor.ordered_map(abs, range(3))) == [0, 1, 2]
+        own_machines.scheduler.kill()
+        own_machines.scheduler.wait()
+        with pytest.raises(UserError, match="does not answer any more: start it again"):
+            list(executor.ordered_map(abs, range(3)))
 
 
 def test_without_dask_it_is_said_how_to_install_it(monkeypatch):

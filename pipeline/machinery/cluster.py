@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import io
 import ipaddress
+import itertools
 import logging
 import mmap
 import os
@@ -19,6 +20,7 @@ import shutil
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
@@ -55,38 +57,40 @@ class Order(NamedTuple):
     settings: dict[str, object]  # every constant of config.py
 
 
-class Cluster:
-    """The workers of a Dask cluster. An item is a list, whose parts a worker takes one after the other.
+class Connection:
+    """A client of a Dask scheduler, with what all maps over it share: the workers found unfit, the files of arrays.
 
-    function : called with each part of an item, with the root and the settings as here, whatever those of the worker
     address : of the scheduler, "tcp://host:8786", or "tls://host:8786" with certificates
     tls_dir : folder with ca.pem, cert.pem and key.pem; None for a scheduler without TLS
-    stopped : not empty as soon as no more results are wanted
     """
 
-    def __init__(self, function: Callable, address: str, tls_dir: Path | None, stopped: list):
-        self.function, self.address, self.stopped = function, address, stopped
+    def __init__(self, address: str, tls_dir: Path | None):
+        self.address = address
         self.unfit: set[str] = set()  # addresses of workers that get no more work
-        self.sent: set[distributed.Future] = set()
         self.seen_at = time.monotonic()  # when there was a worker last
         self.client = connect(address, tls_dir)
-        self.marker = write_marker()
+        self.run = name_run()
+        self.numbers = itertools.count()
+        self.arrays = SharedArrays(self.run.with_name(f"{self.run.name}.arrays"))
+
+    def order(self) -> "Order":
+        """Write the marker of one map; return what each piece of its work comes with."""
+        marker = self.run.with_name(f"{self.run.name}.{next(self.numbers)}.workers")
+        marker.touch()
         values = {name: settings.value(name) for name in settings.names()}
-        self.order = Order(str(root()), str(self.marker), code_print(), values)
-        self.arrays = SharedArrays(self.marker.with_suffix(".arrays"))
+        return Order(str(root()), str(marker), code_print(), values)
 
-    @property
-    def n_workers(self) -> int:
-        """Number of items that are worked on at the same time; 1 where there is no worker yet."""
-        threads = self.client.nthreads()
-        return max(1, sum(n for worker, n in threads.items() if worker not in self.unfit))
-
-    def submit(self, items: list) -> "Batch":
-        return Batch(self, items)
+    def threads_of_workers(self) -> dict[str, int]:
+        """Return the number of threads of each worker that is there and was not found unfit, by its address."""
+        try:
+            threads = self.client.nthreads()
+        except OSError:
+            raise self.lost() from None
+        return {worker: n for worker, n in threads.items() if worker not in self.unfit}
 
     def fit_workers(self) -> list[str]:
         """Addresses of the workers that are there and were not found unfit."""
-        return [worker for worker in self.client.nthreads() if worker not in self.unfit]
+        return list(self.threads_of_workers())
 
     def exclude(self, worker: str, reason: str) -> None:
         """Give no more work to a worker, and say why once."""
@@ -104,35 +108,69 @@ class Cluster:
             raise UserError(f"{self.address} has {lacking}: start some as the README says, {RESUME}")
         return fit
 
+    def lost(self) -> UserError:
+        """Return the error that says that the scheduler has gone."""
+        return UserError(f"the scheduler {self.address} does not answer any more: start it again, {RESUME}")
+
+    def close(self) -> None:
+        self.client.close(timeout=ENDING_SECONDS)
+        self.arrays.remove()
+
+
+class Cluster:
+    """The workers of a Dask cluster. An item is a list, whose parts a worker takes one after the other.
+
+    function : called with each part of an item, with the root and the settings as here, whatever those of the worker
+    stopped : not empty as soon as no more results are wanted
+    """
+
+    def __init__(self, function: Callable, connection: Connection, stopped: list):
+        self.connection, self.stopped = connection, stopped
+        self.sent: set[distributed.Future] = set()
+        self.order = connection.order()
+        # as bytes: the scheduler, which unpickles what it is given, need not know what is in it
+        self.function = connection.arrays.pickled(function)
+        connection.seen_at = time.monotonic()
+
+    @property
+    def n_workers(self) -> int:
+        """Number of items that are worked on at the same time; 1 where there is no worker yet."""
+        return max(1, sum(self.connection.threads_of_workers().values()))
+
+    def submit(self, items: list) -> "Batch":
+        if self.connection.client.status == "closed":
+            raise self.connection.lost()
+        return Batch(self, items)
+
     def explain(self, error: BaseException, item: list) -> BaseException:
         import distributed
 
+        address = self.connection.address
         if isinstance(error, distributed.KilledWorker):
             return UserError(
-                f"several workers of {self.address} ended at {item[0]} or one of the next, most likely for want of "
+                f"several workers of {address} ended at {item[0]} or one of the next, most likely for want of "
                 "memory: start fewer on each machine and run this again"
             )
         if isinstance(error, ImportError) or "deserialization" in str(error):
             reason = str(error).splitlines()[0]
             return UserError(
-                f"the scheduler or a worker of {self.address} can't import the pipeline ({reason}): "
+                f"the scheduler or a worker of {address} can't import the pipeline ({reason}): "
                 "start both in the project's folder, as the README says"
             )
         lost = (distributed.CancelledError, distributed.comm.CommClosedError, OSError)
-        if isinstance(error, lost) or self.client.status != "running":
-            return UserError(f"the scheduler {self.address} does not answer any more: start it again, {RESUME}")
+        if isinstance(error, lost) or self.connection.client.status != "running":
+            return self.connection.lost()
         return error
 
     def close(self) -> None:
         """Let workers finish the item that they are at; they begin nothing else, since the marker is gone."""
-        self.marker.unlink(missing_ok=True)
+        Path(self.order.marker).unlink(missing_ok=True)
         end = time.monotonic() + ENDING_SECONDS
         for future in self.sent:
             with contextlib.suppress(Exception):  # nobody asks for its result any more
-                if self.client.status == "running" and self.fit_workers():
+                if self.connection.client.status == "running" and self.connection.fit_workers():
                     future.exception(timeout=max(0, end - time.monotonic()))
-        self.client.close(timeout=ENDING_SECONDS)
-        self.arrays.remove()
+        self.connection.arrays.forget()
 
 
 class Batch:
@@ -144,11 +182,10 @@ class Batch:
 
     def send(self) -> None:
         """Have any worker do it; where some were found unfit, any of the others that are there now."""
-        cluster = self.cluster
-        self.workers = cluster.fit_workers() if cluster.unfit else []
-        # as bytes: the scheduler, which unpickles what it is given, need not know what is in it
-        work = cluster.arrays.pickled((cluster.function, self.items))
-        self.future = cluster.client.submit(run_batch, cluster.order, work, pure=False, workers=self.workers or None)
+        cluster, connection = self.cluster, self.cluster.connection
+        self.workers = connection.fit_workers() if connection.unfit else []
+        work = cluster.order, cluster.function, connection.arrays.pickled(self.items)
+        self.future = connection.client.submit(run_batch, *work, pure=False, workers=self.workers or None)
         cluster.sent.add(self.future)
 
     def result(self) -> list[tuple]:
@@ -163,15 +200,15 @@ class Batch:
                 if self.cluster.stopped:
                     raise
             except UnfitWorkerError as error:
-                self.cluster.exclude(*error.args)
+                self.cluster.connection.exclude(*error.args)
                 lost = True
             finally:
                 if self.future.done():
                     self.cluster.sent.discard(self.future)
-            fit = self.cluster.wait_for_workers()
+            fit = self.cluster.connection.wait_for_workers()
             while lost and not fit and not self.cluster.stopped:
                 time.sleep(POLL_SECONDS)
-                fit = self.cluster.wait_for_workers()
+                fit = self.cluster.connection.wait_for_workers()
             if lost or (self.workers and not set(self.workers) & set(fit)):
                 self.send()
 
@@ -179,14 +216,17 @@ class Batch:
 class SharedArrays:
     """Large arrays in files of a folder that all machines see: a worker maps them and reads what it needs.
 
-    An array that is a whole memory map of a file already is read from there. The arrays must not change meanwhile.
+    An array that is a whole memory map of a file already is read from there. One that is read-only is written once,
+    for as long as its memory is in use; any other for one map, in which it must not change.
 
     folder : made when the first array is written
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.written: dict[int, tuple[np.ndarray, Path]] = {}  # by id; the array is kept, so that its id is
+        self.numbers = itertools.count()
+        self.written: dict[tuple, Path] = {}  # by where the array lies in memory
+        self.owners: dict[tuple, Callable] = {}  # of each: a call returns what keeps its memory, None if it has gone
 
     def pickled(self, value: object) -> bytes:
         """Return `value` pickled, its large arrays as the names of their files."""
@@ -210,17 +250,38 @@ class SharedArrays:
             path = Path(str(array.filename)).resolve()
             if path.is_file() and array.flags.c_contiguous:
                 return map_array, (str(path), array.dtype.str, array.shape, array.offset)
-        if id(array) not in self.written:
+        place = array.__array_interface__["data"], array.shape, array.strides, array.dtype.str
+        if place not in self.written or self.owners[place]() is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{len(self.written)}.npy"
+            path = self.folder / f"{next(self.numbers)}.npy"
             np.save(path, array, allow_pickle=False)
-            self.written[id(array)] = array, path
-        return map_npy, (str(self.written[id(array)][1]),)
+            self.written[place], self.owners[place] = path, owner_of(array)
+        return map_npy, (str(self.written[place]),)
+
+    def forget(self) -> None:
+        """Remove the files of arrays that could change from now on, or whose memory is no longer in use."""
+        for place, owner in list(self.owners.items()):
+            is_read_only = place[0][1]
+            if not is_read_only or owner() is None:
+                del self.owners[place]
+                self.written.pop(place).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the files."""
+        """Remove all files."""
         self.written.clear()
+        self.owners.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def owner_of(array: np.ndarray) -> Callable:
+    """Return what, when called, returns the object that keeps an array's memory, or None where that has gone."""
+    owner: object = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    try:
+        return weakref.ref(owner)
+    except TypeError:  # it is kept itself, then
+        return lambda: owner
 
 
 def map_array(path: str, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
@@ -279,23 +340,23 @@ def warn_if_open(address: str) -> None:
         )
 
 
-def write_marker() -> Path:
-    """Write a file by which a worker knows that it sees this folder and that its work is still wanted.
+def name_run() -> Path:
+    """Return the path that the names of this run's files among the locks begin with, a new one each time.
 
-    Markers of a killed run of the same program on the same data sets are removed: what it had begun ends, too.
+    By a marker, a file of each map, a worker knows that it sees this folder and that its work is still wanted.
+    Files of a killed run of the same program on the same data sets are removed: what it had begun ends, too.
     """
     run = f"{Path(sys.argv[0]).name}.{settings.value('DATASET')}.{settings.value('TRAIN_DATASET')}"
     folder = root() / "data" / ".locks"
     check_within_root(folder / "a file")
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name.startswith(run) and path.suffix == ".workers":
-            path.unlink(missing_ok=True)
-        elif path.name.startswith(run) and path.suffix == ".arrays":
-            shutil.rmtree(path, ignore_errors=True)
-    marker = folder / f"{run}.{secrets.token_hex(8)}.workers"
-    marker.touch()
-    return marker
+        if re.fullmatch(re.escape(run) + r"\.[0-9a-f]{16}\.(\d+\.workers|arrays)", path.name):
+            if path.suffix == ".arrays":
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    return folder / f"{run}.{secrets.token_hex(8)}"
 
 
 # ---- on the worker ---------------------------------------------------------------------------------
@@ -303,10 +364,9 @@ def write_marker() -> Path:
 _one_at_a_time = threading.Lock()  # root and settings are those of the process
 
 
-def run_batch(order: Order, work: bytes) -> list[tuple]:
+def run_batch(order: Order, pickled_function: bytes, pickled_items: bytes) -> list[tuple]:
     """Return (result, error) of a function for each of a list of items; what a worker does.
 
-    work : the function and the list, pickled
     Raises UnfitWorkerError where the worker does not see the marker, or would compute with other code.
     """
     import cloudpickle
@@ -318,7 +378,7 @@ def run_batch(order: Order, work: bytes) -> list[tuple]:
     unseen = UnfitWorkerError(address, f"it does not see {order.root}, or another folder under that path")
     if not Path(order.marker).exists():
         raise unseen
-    function, items = cloudpickle.loads(work)
+    function, items = cloudpickle.loads(pickled_function), cloudpickle.loads(pickled_items)
     results = []
     with _one_at_a_time, threadpool_limits(1):  # there is a worker for each core
         os.environ["IMAGE_CLUSTER_ROOT"] = order.root

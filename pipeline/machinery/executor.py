@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from pipeline.machinery import settings
-from pipeline.machinery.cluster import Cluster
+from pipeline.machinery.cluster import Cluster, Connection
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import PROJECT
 
@@ -55,10 +55,11 @@ def ordered_map(
     could be in the middle of a file, nor this process, however it ends.
     """
     stopped: list[bool] = []
-    address, tls = settings.value("SCHEDULER"), settings.value("SCHEDULER_TLS")
-    if address and not threads:
-        begin: Callable = functools.partial(Cluster, function, address, PROJECT / tls if tls else None, stopped)
-        with contextlib.closing(_in_order(begin, _batches(items, batch), 0, stopped)) as batches:
+    if settings.value("SCHEDULER") and not threads:
+        with contextlib.ExitStack() as stack:
+            connections = stack.enter_context(_open_to_the_end()) if _shared is None else _shared
+            begin: Callable = functools.partial(_begin_cluster, function, connections, stopped)
+            batches = stack.enter_context(contextlib.closing(_in_order(begin, _batches(items, batch), 0, stopped)))
             for result, error in itertools.chain.from_iterable(batches):
                 if error is not None:
                     raise error
@@ -68,6 +69,61 @@ def ordered_map(
     in_threads = threads or n_jobs < 2 or sys.platform != "linux"
     begin = functools.partial(Threads if in_threads else Processes, function, n_jobs)
     yield from _in_order(begin, iter(items), n_ahead, stopped)
+
+
+Connections = dict[tuple, Connection]  # by scheduler and certificates
+_shared: Connections | None = None  # of the block of `connected`
+_connecting = threading.Lock()  # taken by threads that Ctrl-C does not come to
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Let all maps in this block use the connection to SCHEDULER that the first of them opens; close it at the end."""
+    global _shared
+    try:
+        with _open_to_the_end() as _shared:
+            yield
+    finally:
+        _shared = None
+
+
+@contextlib.contextmanager
+def _open_to_the_end() -> Iterator[Connections]:
+    """Give a place for connections, and close those at the end of the block."""
+    connections: Connections = {}
+    try:
+        yield connections
+    finally:
+        if connections:
+            ended: SimpleQueue = SimpleQueue()
+            _thread.start_new_thread(_disconnect, (connections, ended))  # by another thread, as in `_in_order`
+            ended.get()
+
+
+def _disconnect(connections: Connections, ended: SimpleQueue) -> None:
+    """Close connections, and say so in `ended`."""
+    _ignore_ctrl_c()
+    try:
+        for connection in connections.values():
+            with contextlib.suppress(Exception):
+                connection.close()
+    finally:
+        ended.put(True)
+
+
+def _begin_cluster(function: Callable, connections: Connections, stopped: list[bool]) -> Cluster:
+    """Return the workers of SCHEDULER for one map, by a connection that is open, or that is opened now."""
+    address, tls = settings.value("SCHEDULER"), settings.value("SCHEDULER_TLS")
+    with _connecting:
+        if (address, tls) not in connections:
+            connections[address, tls] = Connection(address, PROJECT / tls if tls else None)
+    return Cluster(function, connections[address, tls], stopped)
+
+
+def _ignore_ctrl_c() -> None:
+    """Leave Ctrl-C to other threads; processes that this thread forks take that over."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -109,8 +165,7 @@ def _manage(
     begin: "Callable[[], Pool]", items: Iterator, n_ahead: int, asked: "SimpleQueue[bool]", answers: SimpleQueue
 ) -> None:
     """Answer each question in `asked` with the next (result, error); ENDED after the last one, or after False."""
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which forked processes take over
+    _ignore_ctrl_c()
     pool: Pool | None = None
     ahead: deque[tuple[object, Future]] = deque()
     try:

@@ -20,6 +20,7 @@ import filelock
 import config
 from pipeline.machinery import settings
 from pipeline.machinery.errors import UserError, remedy_of, show_any_text
+from pipeline.machinery.executor import connected
 from pipeline.machinery.paths import check_within_root, display_path, root, written_dirs
 
 
@@ -54,7 +55,7 @@ def run(main: Callable[[], None], doc: str) -> None:
         for dataset in (config.DATASET, config.TRAIN_DATASET):
             for folder in written_dirs(dataset):
                 check_within_root(folder / "a file")
-        with alone(Path(sys.argv[0]).name, settings.dataset_of(doc)):
+        with alone(Path(sys.argv[0]).name, settings.dataset_of(doc)), connected():
             try:
                 main()
             except BaseException as error:
