@@ -154,7 +154,7 @@ def train(features: np.ndarray, landmarks: Landmarks) -> Training:
                 matrix = whitening_matrix(space[which], group_of)
                 space, space_centre, scale = shorten(space, matrix, other)
                 index = index_images(space[:m], units[rows, 0], over_parts())
-            found = group(space[:m], space[m:], index, seed, in_order)
+            found = group(space[:m], Landmarks(space[m:], landmarks.labels), index, seed, in_order)
         del space  # as above
         weights_in.seek(0)
         weights = np.load(weights_in, allow_pickle=False)

@@ -8,7 +8,7 @@ from pipeline.clustering.communities import find_communities, link_images
 from pipeline.clustering.directions import Directions
 from pipeline.clustering.fragments import absorb_fragments, link_with_clusters, tail_share
 from pipeline.clustering.grouping import group, sample_of_patches, single_images
-from pipeline.clustering.landmarks import LANDMARKS, pick_landmarks
+from pipeline.clustering.landmarks import LANDMARKS, Landmarks, no_landmarks, pick_landmarks
 from pipeline.clustering.neighbours import exact_neighbours, index_images
 from pipeline.clustering.selection import (
     Candidate,
@@ -46,6 +46,24 @@ def test_silhouettes_are_those_of_scikit_learn_where_clusters_lie_apart():
     assert np.all(found[near] <= expected[near] + 1e-5) and found.min() > 0.3
 
 
+def test_an_image_that_is_alone_has_the_silhouette_that_others_of_its_model_would_give_it():
+    cosine = np.float32([[1, 0.8, 0.2], [0.8, 1, 0.2], [0.2, 0.2, 1]])
+    cluster = np.array([0, 0, 1])
+    assert cluster_silhouettes(cosine, cluster)[2] == 0
+    # 0.8 from the nearest cluster, 0.2 or 0.9 from others of its model
+    np.testing.assert_allclose(cluster_silhouettes(cosine, cluster, 0.2)[2], 0.75, rtol=1e-6)
+    np.testing.assert_allclose(cluster_silhouettes(cosine, cluster, 0.9)[2], -1 / 9, rtol=1e-6)
+
+
+def test_models_of_one_and_two_photographs_are_found_beside_known_ones():
+    features, labels = groups([1] * 9 + [2] * 3 + [8] * 10, n_features=64)
+    data, known = Directions(features)[:], labels >= 12
+    landmarks = Landmarks(data[known], labels[known] - 12)
+    new = data[~known]
+    found = group(new, landmarks, index_images(new, np.zeros(len(new), int)), seed=0)
+    assert len(set(found.partitions[found.predicted])) == 12
+
+
 def test_shared_images_is_the_jaccard_similarity_of_an_image_s_clusters():
     one, other = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1])
     np.testing.assert_allclose(shared_images(one, other), [2 / 3, 2 / 3, 1 / 5 * 1.0, 2 / 3, 2 / 3])
@@ -55,7 +73,7 @@ def test_the_partition_of_the_drawn_models_scores_best():
     features, labels = groups([3] * 8 + [20] * 4, n_features=128)
     data = Directions(features)[:]
     neighbours, similarity = exact_neighbours(data, 40)
-    candidates = candidate_partitions(neighbours, similarity, data, np.ones(len(data), bool), seed=0)
+    candidates = candidate_partitions(neighbours, similarity, data, np.empty(0, int), seed=0)
     best, nearly = select_partition(candidates)
     assert adjusted_rand_score(labels, best.cluster) == 1 and best in nearly
 
@@ -151,7 +169,7 @@ def test_a_choice_on_a_sample_groups_all_images(monkeypatch):
     features, labels = groups([6] * 60, n_features=128)
     data = Directions(features)[:]
     monkeypatch.setattr("pipeline.clustering.grouping.SELECTION_IMAGES", 100)
-    found = group(data, data[:0], index_images(data, np.zeros(len(data), int)), seed=0)
+    found = group(data, no_landmarks(128), index_images(data, np.zeros(len(data), int)), seed=0)
     assert adjusted_rand_score(labels, found.partitions[found.predicted]) == 1
     assert np.all(np.diff(found.partitions.max(axis=1)) >= 0) and found.interval[0] <= 60 <= found.interval[1]
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from pipeline.clustering.communities import find_communities, link_images
 from pipeline.clustering.fragments import absorb_fragments
+from pipeline.clustering.landmarks import Landmarks, no_landmarks
 from pipeline.clustering.neighbours import Index, exact_neighbours, nearest_images, nearest_to
 from pipeline.clustering.selection import (
     LEAST_SIMILARITIES,
     NEIGHBOURS,
-    Candidate,
     candidate_partitions,
     select_partition,
 )
@@ -69,32 +69,24 @@ def number_of(cluster: np.ndarray) -> int:
     return len(np.unique(cluster))
 
 
-def choose(data: np.ndarray, landmarks: np.ndarray, seed: int, pure: bool = False) -> Choice:
+def choose(data: np.ndarray, landmarks: Landmarks, seed: int, pure: bool = False) -> Choice:
     """Choose how images are linked.
 
     data : float32 ndarray of shape (m, n_features), directions
-    landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs, or of none
+    landmarks : directions of known models' photographs, or of none
     pure : see `select_partition`
     """
-    m = len(data)
-    both = np.concatenate([data, landmarks])
+    both = np.concatenate([data, landmarks.features])
     neighbours, similarity = exact_neighbours(both, min(NEIGHBOURS[-1], len(both) - 1))
-    candidates = candidate_partitions(neighbours, similarity, both, np.arange(len(both)) < m, seed)
+    candidates = candidate_partitions(neighbours, similarity, both, landmarks.labels, seed)
     best, nearly = select_partition(candidates, pure)
-    own_neighbours, own_similarity = exact_neighbours(data, min(KEPT_NEIGHBOURS, m - 1))
-
-    def absorbed(candidate: Candidate) -> np.ndarray:
-        cluster = np.unique(candidate.cluster[:m], return_inverse=True)[1].astype(np.int32)
-        return absorb_fragments(cluster, own_neighbours, own_similarity)
-
-    cluster = absorbed(best)
-    numbers = np.array([number_of(absorbed(one)) for one in nearly]) / number_of(cluster)
+    numbers = np.array([number_of(one.cluster) for one in nearly]) / number_of(best.cluster)
     low, high = np.clip([numbers.min() * np.exp(-2 * SPREAD), numbers.max() * np.exp(2 * SPREAD)], *FARTHEST)
-    return Choice(best.n_neighbours, best.least_similarity, cluster, low, high)
+    return Choice(best.n_neighbours, best.least_similarity, best.cluster, low, high)
 
 
 def choose_on_sample(
-    data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, pure: bool = False
+    data: np.ndarray, landmarks: Landmarks, index: Index, seed: int, pure: bool = False
 ) -> tuple[np.ndarray, Choice]:
     """Choose on all images, or on a sample of many: return the images that were looked at, ascending, and the choice.
 
@@ -121,7 +113,7 @@ def differing_groups(
     if len(labels):
         return np.arange(m, len(data)), labels
     # images that are left alone do no harm here; models that are joined make what differs between them vanish
-    sample, choice = choose_on_sample(data, data[:0], index, seed, pure=True)
+    sample, choice = choose_on_sample(data, no_landmarks(data.shape[1]), index, seed, pure=True)
     if not 1 < number_of(choice.cluster) < len(sample):
         return sample[:0], choice.cluster[:0]
     return sample, choice.cluster
@@ -144,13 +136,13 @@ def group_by_unit(unit: np.ndarray, neighbours: np.ndarray, similarity: np.ndarr
     return Grouping(cluster[None], 0, interval, neighbours, similarity, 0, -1.0)
 
 
-def group(data: np.ndarray, landmarks: np.ndarray, index: Index, seed: int, in_order: Callable = map) -> Grouping:
+def group(data: np.ndarray, landmarks: Landmarks, index: Index, seed: int, in_order: Callable = map) -> Grouping:
     """Group m images.
 
     Parameters
     ----------
     data : float32 ndarray of shape (m, n_features), directions, m >= 2
-    landmarks : float32 ndarray of shape (n_landmarks, n_features), directions of known models' photographs
+    landmarks : directions of known models' photographs
     index : the inverted file of `data`, in which neighbours are looked for
     seed : of Leiden's algorithm and the sample
     in_order : see `nearest_images`

@@ -12,7 +12,8 @@ from scipy import sparse
 from tqdm import tqdm
 
 from pipeline.clustering.communities import find_communities, link_images
-from pipeline.clustering.fragments import absorb_fragments
+from pipeline.clustering.fragments import NEAREST, absorb_fragments
+from pipeline.clustering.neighbours import exact_neighbours
 from pipeline.scoring.silhouette import silhouettes_of_sums
 
 # nearest images that an image links to, in steps of about 1.6
@@ -30,24 +31,39 @@ class Candidate(NamedTuple):
 
     n_neighbours: int
     least_similarity: float
-    cluster: np.ndarray  # (m,) int32
-    silhouette: float  # -1..1, mean of the images that count
+    cluster: np.ndarray  # (m,) int32, odd photographs absorbed
+    silhouette: float  # -1..1, mean of the images
     stability: float  # 0..1, see `candidate_partitions`
-    coverage: float = 1.0  # 0..1, share of the images that are not alone once odd ones are absorbed
+    coverage: float = 1.0  # 0..1, share of the images that are not alone in `cluster`
 
     def score(self, covering: bool = True) -> float:
         """Return how well the partition holds, -1 to 1: silhouette times stability, and times coverage where asked."""
         return self.silhouette * self.stability * (self.coverage if covering else 1)
 
 
-def cluster_silhouettes(cosine: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """Return the silhouette of each image, float32 (m,), -1 to 1; 0 for an image that is alone.
+def cluster_silhouettes(cosine: np.ndarray, cluster: np.ndarray, alone: float | None = None) -> np.ndarray:
+    """Return the silhouette of each image, float32 (m,), -1 to 1.
 
     cosine : float32 ndarray of shape (m, m), of each pair of images; cluster : int ndarray of shape (m,), from 0
+    alone : see `silhouettes_of_sums`
     """
     sizes = np.bincount(cluster)
     member = sparse.csr_matrix((np.ones(len(cluster), np.float32), (cluster, np.arange(len(cluster)))))
-    return silhouettes_of_sums((member @ cosine).T, np.diag(cosine), cluster, sizes, 0.0)
+    return silhouettes_of_sums((member @ cosine).T, np.diag(cosine), cluster, sizes, 0.0, alone)
+
+
+def distance_within(cosine: np.ndarray, model: np.ndarray) -> float | None:
+    """Return the mean distance of photographs to the others of their model, 0 to 2; None where no model has two.
+
+    cosine : float32 ndarray of shape (n, n), of each pair of photographs; model : int ndarray of shape (n,), from 0
+
+    >>> distance_within(np.float32([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]), np.array([0, 0, 1]))
+    0.5
+    """
+    n_others = np.bincount(model, minlength=1)[model] - 1
+    sums = np.where(model[:, None] == model, cosine, 0).sum(axis=1) - np.diag(cosine)
+    some = n_others > 0
+    return 1 - float(np.mean(sums[some] / n_others[some])) if some.any() else None
 
 
 def coverage(cluster: np.ndarray) -> float:
@@ -57,6 +73,15 @@ def coverage(cluster: np.ndarray) -> float:
     0.8
     """
     return float(np.mean(np.bincount(cluster)[cluster] > 1))
+
+
+def renumbered(cluster: np.ndarray) -> np.ndarray:
+    """Return the clusters numbered from 0 without gaps, int32 (m,).
+
+    >>> renumbered(np.array([4, 1, 4])).tolist()
+    [1, 0, 1]
+    """
+    return np.unique(cluster, return_inverse=True)[1].astype(np.int32)
 
 
 def shared_images(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -75,11 +100,15 @@ def shared_images(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def partitions_by_graph(
-    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, counted: np.ndarray, seed: int
+    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, models: np.ndarray, seed: int
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], float]]:
-    """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES."""
-    m = len(neighbours)
+    """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES.
+
+    Parameters as those of `candidate_partitions`; the partitions are of images and landmarks.
+    """
+    n_both, m = len(data), len(data) - len(models)
     cosine = data @ data.T  # once for all partitions
+    alone = distance_within(cosine[m:, m:], models)
     partition: dict[tuple[int, int], np.ndarray] = {}
     silhouette: dict[tuple[int, int], float] = {}
     size: dict[tuple[int, int], tuple[int, float]] = {}  # number of links and sum of their weights
@@ -95,8 +124,10 @@ def partitions_by_graph(
             if same is not None:
                 partition[i, j], silhouette[i, j] = partition[same], silhouette[same]
                 continue
-            partition[i, j] = find_communities(links, weights, m, seed)
-            silhouette[i, j] = float(cluster_silhouettes(cosine, partition[i, j])[counted].mean())
+            partition[i, j] = find_communities(links, weights, n_both, seed)
+            images = renumbered(partition[i, j][:m])
+            with_models = np.concatenate([images, images.max() + 1 + models])
+            silhouette[i, j] = float(cluster_silhouettes(cosine, with_models, alone)[:m].mean())
         here = max(silhouette[i, j] for j in range(len(LEAST_SIMILARITIES)))
         if k >= MANY and here < WORSE * max(0.0, *silhouette.values()):
             break
@@ -104,7 +135,7 @@ def partitions_by_graph(
 
 
 def candidate_partitions(
-    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, counted: np.ndarray, seed: int
+    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, models: np.ndarray, seed: int
 ) -> list[Candidate]:
     """Return the partitions for all numbers of neighbours and least similarities, each with its score.
 
@@ -114,20 +145,27 @@ def candidate_partitions(
     image that it leaves alone. Fine partitions of what is one continuous group have high silhouettes but are not
     stable; coarse ones are stable but do not stand apart; those of near copies do both but leave most images alone.
 
+    Landmarks are linked with the images, but only the images count. The landmarks' models are clusters as they are, so
+    that an image may stand apart from them or not. They also show how far photographs of one model are from each other:
+    an image that is alone has the silhouette that it would have if others of its model were as far. Without
+    landmarks, it has 0.
+
     Parameters
     ----------
-    neighbours, similarity : ndarrays of shape (m, k), see `link_images`
-    data : float32 ndarray of shape (m, n_features), directions
-    counted : bool ndarray of shape (m,), the images whose silhouettes and stabilities count
+    neighbours, similarity : ndarrays of shape (m + n_landmarks, k), see `link_images`
+    data : float32 ndarray of shape (m + n_landmarks, n_features), directions
+    models : int ndarray of shape (n_landmarks,), the models of the landmarks, from 0
     """
-    partition, silhouette = partitions_by_graph(neighbours, similarity, data, counted, seed)
+    partition, silhouette = partitions_by_graph(neighbours, similarity, data, models, seed)
+    m = len(data) - len(models)
+    own = (neighbours, similarity) if m == len(data) else exact_neighbours(data[:m], min(NEAREST, m - 1))
     kept: dict[tuple[tuple[int, int], tuple[int, int]], float] = {}
 
     def stability(place: tuple[int, int], others: list[tuple[int, int]]) -> float:
         there = [other for other in others if other in partition]
         for other in there:
             if (place, other) not in kept:
-                share = float(shared_images(partition[place], partition[other])[counted].mean())
+                share = float(shared_images(partition[place], partition[other])[:m].mean())
                 kept[place, other] = kept[other, place] = share
         # with a single number of neighbours nothing says how stable it is: as likely as not
         return float(np.mean([kept[place, other] for other in there])) if there else 0.5
@@ -137,8 +175,9 @@ def candidate_partitions(
         by_neighbours = stability((i, j), [(i - 1, j), (i + 1, j)])
         by_similarity = stability((i, j), [(i, j - 1), (i, j + 1)])
         stable = by_neighbours * by_similarity
-        covered = coverage(absorb_fragments(cluster, neighbours, similarity))
-        found.append(Candidate(NEIGHBOURS[i], LEAST_SIMILARITIES[j], cluster, silhouette[i, j], stable, covered))
+        images = absorb_fragments(renumbered(cluster[:m]), *own)
+        links = NEIGHBOURS[i], LEAST_SIMILARITIES[j]
+        found.append(Candidate(*links, images, silhouette[i, j], stable, coverage(images)))
     return found
 
 

@@ -33,7 +33,12 @@ def silhouettes(
 
 
 def silhouettes_of_sums(
-    cosine: np.ndarray, itself: np.ndarray, own: np.ndarray, sizes: np.ndarray, least_cosine: float = -1.0
+    cosine: np.ndarray,
+    itself: np.ndarray,
+    own: np.ndarray,
+    sizes: np.ndarray,
+    least_cosine: float = -1.0,
+    alone: float | None = None,
 ) -> np.ndarray:
     """Return the silhouette of each image from its cosines, floating (n_rows,), -1 to 1.
 
@@ -42,15 +47,18 @@ def silhouettes_of_sums(
     cosine : float32 ndarray of shape (n_rows, n_clusters), sums of cosines with each cluster's images; overwritten
     itself : float32 ndarray of shape (n_rows,), the cosine of each image with itself
     own, sizes, least_cosine : see `silhouettes`
+    alone : distance at which an image that is alone in its cluster would find others of its kind; None: it has 0
     """
     every = np.arange(len(own))
     within = 1 - (cosine[every, own] - itself) / np.maximum(sizes[own] - 1, 1)
+    if alone is not None:
+        within[sizes[own] == 1] = alone
     cosine /= sizes
     cosine[every, own] = -np.inf
     beside = 1 - np.maximum(cosine.max(axis=1), least_cosine)
     within, beside = np.maximum(within, 0), np.maximum(beside, 0)  # rounding may leave distances of 0 just below
     largest = np.maximum(np.maximum(within, beside), LEAST_DISTANCE)
-    return np.where(sizes[own] > 1, (beside - within) / largest, 0)
+    return np.where((sizes[own] > 1) | (alone is not None), (beside - within) / largest, 0)
 
 
 def mean_silhouette(features: np.ndarray, clusters: list[str]) -> float | None:
