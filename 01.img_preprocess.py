@@ -149,10 +149,12 @@ def find_in_photograph(image_bgr: np.ndarray, options: Options) -> Candidate:
 
 
 def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str) -> dict[str, Any]:
-    """Read one image, remove its background and write it: what one worker does.
+    """Read one image, remove its background and write it: what one worker does, on one core.
 
     Returns its row of preprocess.csv with the fingerprint of what was written; where it can't be read, the reason.
     """
+    cv2.setNumThreads(1)
+    memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time
     if set("\t\r\n") & set(name):
         return {"image": name, "reason": "the name holds a tab or a line break, which no list of names can"}
     try:
@@ -240,8 +242,7 @@ def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, Any]]:
 
 def in_parallel(dataset: str, names: list[str]) -> Iterator[dict[str, Any]]:
     """`preprocess_image` of each name on all cores or the cluster, in the names' order, a few ahead of the reader."""
-    cv2.setNumThreads(1)
-    memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time
+    cv2.setNumThreads(1)  # its threads do not survive a fork
     work = functools.partial(preprocess_image, dataset, options_of_config(), config.SAVE_MASKS)
     rows = ordered_map(work, names)
     return iter(tqdm(rows, total=len(names), unit="image", disable=None))
