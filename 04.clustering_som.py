@@ -63,7 +63,7 @@ from pipeline.machinery.paths import display_path
 TRAINING_SETTINGS = ("RANDOM_SEED", "CLUSTER_METHOD", "SOM_ROWS", "SOM_COLS", "SOM_IMAGES_PER_UNIT", "SOM_MAX_UNITS",
                      "SOM_TOPOLOGY", "SOM_INITIALISATION", "SOM_EPOCHS")  # fmt: skip
 
-CLUSTER_IMAGES = 30_000  # of fewer, asking a cluster takes longer: 31 processor seconds beside 17 at 10,000 images
+CLUSTER_IMAGES = 30_000  # of fewer, the map is one or two parts: at 40,000 a cluster costs 12 % more (doc/results.md)
 
 
 def check_finite(features: np.ndarray, img_paths: list[str]) -> None:
