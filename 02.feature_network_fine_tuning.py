@@ -13,19 +13,18 @@ pairs of two (average precision), and by how many deviations photographs of one 
 (margin), which still tells good from better where no photograph is grouped wrongly. What is judged, and kept, is the
 average of the weights over the last AVERAGED_EPOCHS. Features are also judged whitened: along the directions in which
 photographs of one known model differ, as by light or pose, all features are shortened (WHITENING), where the held-out
-models gain by it. Where no epoch beats the starting network, read off where that is best, the starting network is kept.
-Else, with REFIT, a second training from the same start shows all models, the held-out ones too, for as many epochs as
-were best. Before that, the features of the held-out models' photographs are kept in known_features.npz: `features`
-float32 (n, n_features), `labels` (n,) the models' names, `network` what features.json calls the network. By them stage
-04 learns how alike photographs of one model and of different ones are. A training that was killed goes on from its last
-epoch.
+models gain by it; the start network brings a whitening of its own, which is adapted to the known models. Where no epoch
+beats the starting network, read off where that is best, the starting network is kept. Else, with REFIT, a second
+training from the same start shows all models, the held-out ones too, for as many epochs as were best. Before that, the
+features of the held-out models' photographs are kept in known_features.npz: `features` float32 (n, n_features),
+`labels` (n,) the models' names, `network` what features.json calls the network. By them stage 04 learns how alike
+photographs of one model and of different ones are. A training that was killed goes on from its last epoch.
 
 References: Zhai & Wu 2019, "Classification is a strong baseline for deep metric learning" (arXiv:1811.12649):
 normalised features and class weights, temperature, balanced sampling. Label smoothing: Szegedy et al. 2016
 (doi:10.1109/CVPR.2016.308). Features from below the layer that is trained: Bordes et al. 2022, "Guillotine
 regularization" (arXiv:2206.13378). Averaged weights: Tarvainen & Valpola 2017 (arXiv:1703.01780); Izmailov et al. 2018
-(arXiv:1803.05407). Whitening: Hatch et al. 2006, "Within-class covariance normalization for SVM-based speaker
-recognition" (Interspeech); for image retrieval: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566).
+(arXiv:1803.05407).
 
 Reads:  training_images/T/<class>/, data/T/training_images.json, mask/T/
 Writes: model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/history.csv, model/T/classes.txt,
@@ -33,13 +32,15 @@ Writes: model/T/feature_network.h5, model/T/feature_whitening.npz, model/T/histo
 Config: PRETRAINED_WEIGHTS, INPUT_RANGE, IMAGE_SIZE, CROP_TO_PRODUCT, FEATURE_LAYER, POOLING, COMPUTE_DTYPE, HEAD,
         HEAD_LAYER, TEMPERATURE, LABEL_SMOOTHING, AUGMENTATION, RANDOM_GROUND, HEAD_EPOCHS, EPOCHS, TRAIN_FROM_LAYER,
         LEARNING_RATE, WARMUP_EPOCHS, WEIGHT_DECAY, TRAIN_BATCH_SIZE, AVERAGED_EPOCHS, HELD_OUT_FRACTION, PATIENCE,
-        WHITENING, REFIT, RANDOM_SEED (which data: TRAIN_DATASET; of known_features.npz alone: FEATURE_VIEWS,
+        WHITENING, FEATURE_VIEWS, REFIT, RANDOM_SEED (which data: TRAIN_DATASET; of known_features.npz alone:
         L2_NORMALIZE; without effect on the files: N_JOBS, REDO)
 """
 
+import functools
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,10 +64,10 @@ from pipeline.features.layer_pooling import (
     list_places,
 )
 from pipeline.features.retrieval_scores import SCORES, judge
-from pipeline.features.selection import HISTORY, KnownModels, describe
+from pipeline.features.selection import HISTORY, KnownModels, describe, describe_kept
 from pipeline.features.training import TrainingSettings, fit_normalisation
 from pipeline.features.training_images import TrainingImages, sample_images
-from pipeline.features.whitening import Whitening, fit_whitening
+from pipeline.features.whitening import Whitening, adapt_whitening, fit_whitening, normalise_rows, whiten
 from pipeline.machinery import files, records, run
 from pipeline.machinery.checkpoints import Checkpoint
 from pipeline.machinery.paths import data_dir, display_path, mask_dir, mask_path, model_dir, training_images_dir
@@ -80,6 +81,8 @@ FITTED_IMAGES = 256  # images by which the normalisation of random weights is fi
 COMPARED_IMAGES = 128  # images on which bfloat16 is compared with float32
 JUDGED_IMAGES = 1000  # at most, so that judging an epoch stays short beside training it
 WHITENING_IMAGES = 2000  # at most, by which features are whitened
+ADAPTED_IMAGES = 500  # at most, to which the start network's own whitening is adapted
+PRIOR_IMAGES = 250  # that this whitening counts as beside them; from 60 to 1,000 all scores are within 0.01
 KNOWN_IMAGES = 2000  # of held-out models at most, whose features are kept; enough for 40 of each of 50 models
 HELD_BYTES = 1_000_000_000  # of decoded images judged or whitened by, at most; with large images they are fewer
 
@@ -153,6 +156,24 @@ def own_whitening(start: Start) -> Whitening | None:
     return start.whitening if config.WHITENING and asked == ("auto",) * 3 else None
 
 
+def read_views(compute: Callable, known: KnownModels, chosen: np.ndarray, at_most: int) -> tuple:
+    """Return features of images of the `chosen` classes as stage 03 reads them, not whitened, and the classes.
+
+    compute : of `feature_function`, with the present weights -> float32 (n, n_features), int (n,)
+    """
+    seen = sample_seen(known.class_of, chosen, at_most)
+    return extract_features(compute, None, False, known.source.read_all(seen), READ_AT_ONCE), known.class_of[seen]
+
+
+def adapt_own(start: Start, compute: Callable, known: KnownModels) -> Whitening | None:
+    """Return `own_whitening` adapted to the models that are not held out; compute : see `read_views`."""
+    own = own_whitening(start)
+    if own is None:
+        return None
+    features, labels = read_views(compute, known, np.setdiff1d(known.class_of, known.held_out), ADAPTED_IMAGES)
+    return adapt_whitening(own, features, labels, PRIOR_IMAGES)
+
+
 def feature_places(start: Start, last: str) -> list[LayerPooling]:
     """List where features may be read off, up to the block `last`."""
     if own_whitening(start):
@@ -160,8 +181,12 @@ def feature_places(start: Start, last: str) -> list[LayerPooling]:
     return list_places(last, config.FEATURE_LAYER, config.POOLING)
 
 
-def judge_start(start: Start, input_range: tuple[float, float], known: KnownModels) -> tuple[dict, dict]:
+def judge_start(
+    start: Start, input_range: tuple[float, float], known: KnownModels, own: Whitening | None
+) -> tuple[dict, dict]:
     """Judge the starting network where its features are best on images of all models.
+
+    own : the start network's whitening, adapted, by which its features are judged alone
 
     Returns PLACE, "epoch" (0) and `judge` of its features as they are, and the same whitened where that is better.
     """
@@ -173,7 +198,6 @@ def judge_start(start: Start, input_range: tuple[float, float], known: KnownMode
     found = dict(zip(PLACE, (*places[place], False), strict=True)) | {"epoch": 0} | judge(features, labels)
     if not config.WHITENING:
         return found, found
-    own = own_whitening(start)
     return found, judge_place(reader, place, features, known.judged, config.WHITENING, own) | {"epoch": 0}
 
 
@@ -194,14 +218,16 @@ def head_place(start: Start) -> LayerPooling:
 # ---- training ------------------------------------------------------------------------------------
 
 
-def plan_training(place: LayerPooling, input_range: tuple[float, float], whitening: Whitening | None) -> selection.Plan:
-    """Gather how the backbone is trained; place, whitening : what the head takes, see `own_whitening`."""
+def plan_training(
+    place: LayerPooling, input_range: tuple[float, float], whitening: Whitening | None, to_beat: float
+) -> selection.Plan:
+    """Gather how the backbone is trained; place, whitening : what the head takes; to_beat : the start's best score."""
     how = TrainingSettings(config.HEAD, config.TEMPERATURE, config.LABEL_SMOOTHING, config.TRAIN_FROM_LAYER,
                            config.WEIGHT_DECAY, config.AVERAGED_EPOCHS, config.RANDOM_SEED)  # fmt: skip
     schedule = selection.Schedule(config.HEAD_EPOCHS, config.EPOCHS, config.WARMUP_EPOCHS, config.LEARNING_RATE,
                                   config.TRAIN_BATCH_SIZE, config.AUGMENTATION, config.RANDOM_GROUND, config.PATIENCE,
                                   config.WHITENING, n_jobs())  # fmt: skip
-    return selection.Plan(place, input_range, how, schedule, whitening)
+    return selection.Plan(place, input_range, how, schedule, to_beat, whitening)
 
 
 # ---- the stage -----------------------------------------------------------------------------------
@@ -214,24 +240,22 @@ def learn_whitening(reader: FeatureReader, known: KnownModels) -> Whitening | No
 
 
 def see_held_out(
-    reader: FeatureReader, known: KnownModels, whitened: bool, own: Whitening | None
+    reader: FeatureReader, compute: Callable, known: KnownModels, whitened: bool, own: Whitening | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the features of held-out models' photographs as stage 03 would, before any training shows these models.
 
-    reader : of the one place where features are read off; own : see `own_whitening`
+    reader : of the one place where features are read off; compute : see `read_views`; own : see `adapt_own`
 
-    Returns float32 features (n, n_features) and int classes (n,). The whitening, if any, is the start network's own, or
-    learned from the others.
+    Returns float32 features (n, n_features) and int classes (n,). The whitening, if any, is `own`, or learned from the
+    others.
     """
     whitening = own
     if whitened and own is None:
         shown = reader.read(known.judged.known_rgb)[0]
         whitening = fit_whitening(shown, known.judged.known_labels, config.WHITENING)
-    place, input_range = reader.places[0], reader.input_range
-    compute = inception.feature_function(reader.backbone, place, input_range, config.FEATURE_VIEWS, "float32")
-    seen = sample_seen(known.class_of, known.held_out, KNOWN_IMAGES)
-    features = extract_features(compute, whitening, config.L2_NORMALIZE, known.source.read_all(seen), READ_AT_ONCE)
-    return features, known.class_of[seen]
+    features, classes = read_views(compute, known, known.held_out, KNOWN_IMAGES)
+    features = whiten(features, whitening)
+    return normalise_rows(features) if config.L2_NORMALIZE else features, classes
 
 
 def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
@@ -243,7 +267,12 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
     backbone, place = start.backbone, head_place(start)
     asked_range = start.input_range if config.INPUT_RANGE == "auto" else config.INPUT_RANGE
     start_range = inception.choose_input_range(backbone, asked_range)
-    plain, whitened = judge_start(start, start_range, known)
+    views_function = functools.partial(
+        inception.feature_function, backbone, views=config.FEATURE_VIEWS, dtype="float32"
+    )
+    compute = views_function(start.place, start_range)
+    own = adapt_own(start, compute, known)
+    plain, whitened = judge_start(start, start_range, known, own)
     untrained = backbone.get_weights()
     if start.initial_weights == "random":
         fitted = np.random.default_rng([config.RANDOM_SEED, 6]).permutation(known.seen)[:FITTED_IMAGES]
@@ -251,18 +280,21 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
     before = backbone.get_weights()
     print(f"initial weights: {feature_network.describe_weights(start)}")
     print(f"head on {place.pooling} of {place.layer}; {len(known.held_out)} models held out\nstart: {describe(plain)}")
-    if whitened["score"] > plain["score"]:
+    if whitened is not plain:
         print(f"       {describe(whitened)}")
-    own = own_whitening(start)
-    first = whitened if own else max(plain, whitened, key=lambda found: found["score"])
+    best_start = max(plain, whitened, key=lambda found: found["score"])
+    first = whitened if own else best_start
     places = feature_places(start, place.layer)
-    plan = plan_training(place, inception.choose_input_range(backbone, asked_range), own)
+    plan = plan_training(place, inception.choose_input_range(backbone, asked_range), own, best_start["score"])
     kept, improved, history = selection.choose_epoch(backbone, known, first, plan, places, checkpoints[0])
     best = backbone.get_weights() if improved else untrained
     backbone.set_weights(best)
     kept_place = LayerPooling(kept["feature_layer"], kept["pooling"])
     reader = FeatureReader(backbone, [kept_place], plan.input_range if improved else start_range)
-    seen = see_held_out(reader, known, kept["whitened"], own)
+    if improved or kept_place != start.place:
+        compute = views_function(kept_place, reader.input_range)
+        own = adapt_own(start, compute, known)
+    seen = see_held_out(reader, compute, known, kept["whitened"], own)
     refitted = False
     if improved and config.REFIT:
         print(f"best: epoch {kept['epoch']}, {describe(kept)}; trains as long on all models")
@@ -312,31 +344,6 @@ def finish(
     return FineTuned(reader.backbone, whitening, about, history, *seen)
 
 
-def print_kept(about: dict, whitening: Whitening | None) -> None:
-    """Say which network is kept."""
-    if about["refitted"]:
-        print(f"kept: the network trained on all models; without those held out: {describe(about | about['scores'])}")
-    elif about["improved"]:
-        print(f"kept: the best epoch, {describe(about | about['scores'])}")
-    else:
-        its_features = ", its features whitened" if whitening else ""
-        print(f"kept: the starting network{its_features}, since training did not make it better on the held-out models")
-
-
-def write_network(folder: Path, backbone: "keras.Model", whitening: Whitening | None) -> list[Path]:
-    """Write the network and the whitening of its features, if any; returns the paths."""
-    network_path, whitening_path = folder / "feature_network.h5", folder / "feature_whitening.npz"
-    with files.atomic_write(network_path) as temporary:
-        backbone.save(temporary, include_optimizer=False)
-        if whitening:  # in here: where the disk is full, both stay as they were
-            with files.atomic_write(whitening_path) as beside, beside.open("wb") as handle:
-                np.savez(handle, **whitening._asdict())
-    if whitening:
-        return [network_path, whitening_path]
-    whitening_path.unlink(missing_ok=True)
-    return [network_path]
-
-
 def main() -> None:
     begin = time.perf_counter()
     disable_amx()
@@ -369,9 +376,8 @@ def main() -> None:
         source = TrainingImages(shown, paths, mask_paths, config.IMAGE_SIZE, config.CROP_TO_PRODUCT, handle)
         known = choose_known(source, class_of)
         made = fine_tune(known, checkpoints)
-    about = made.about
-    print_kept(about, made.whitening)
-    outputs = write_network(out_dir, made.backbone, made.whitening)
+    print(describe_kept(about := made.about))
+    outputs = feature_network.write_network(out_dir, made.backbone, made.whitening)
     outputs[1:1] = [out_dir / "history.csv", out_dir / "classes.txt", out_dir / "known_features.npz"]
     files.write_csv(outputs[1], HISTORY, [[row[key] for key in HISTORY] for row in made.history])
     trained_on = [name for i, name in enumerate(classes) if about["refitted"] or i not in known.held_out]

@@ -139,7 +139,7 @@ def list_choices(dataset: str, seed: int, folder: str) -> tuple[list[Choice], in
         seen = sample_images(class_of, np.unique(class_of[split.known]), AT_MOST, seed)
         start_place = best_place(reader.read(source.read_all(seen)), class_of[seen])
         choices = judge_all(reader, source, class_of, split, 0, start)
-        plan = selection.Plan(place, input_range, how, schedule, start.whitening)
+        plan = selection.Plan(place, input_range, how, schedule, 0.0, start.whitening)
         trainer = selection.begin_training(start.backbone, labels, plan)
         for epoch in range(schedule.head_epochs + schedule.epochs):
             selection.show_epoch(trainer, source, trained_on, labels, epoch, schedule)

@@ -133,6 +133,20 @@ def identify_files(folder: Path, record: dict) -> str:
     return records.fingerprint([records.fingerprint_file(weights_path), *place, whitening])
 
 
+def write_network(folder: Path, backbone: "keras.Model", whitening: Whitening | None) -> list[Path]:
+    """Write the network and the whitening of its features, if any; returns the paths."""
+    network_path, whitening_path = folder / "feature_network.h5", folder / "feature_whitening.npz"
+    with atomic_write(network_path) as temporary:
+        backbone.save(temporary, include_optimizer=False)
+        if whitening:  # in here: where the disk is full, both stay as they were
+            with atomic_write(whitening_path) as beside, beside.open("wb") as handle:
+                np.savez(handle, **whitening._asdict())
+    if whitening:
+        return [network_path, whitening_path]
+    whitening_path.unlink(missing_ok=True)
+    return [network_path]
+
+
 def write_known_features(path: Path, features: np.ndarray, labels: np.ndarray, network: str, key: str = "") -> None:
     """Write features of labelled photographs of models that the network was not trained on, for stage 04.
 

@@ -69,6 +69,7 @@ class Plan(NamedTuple):
     input_range: tuple[float, float]  # what the backbone takes for black and white
     how: TrainingSettings
     schedule: Schedule
+    to_beat: float  # score on the held-out models of the starting network, whitened or not, whichever is better
     whitening: Whitening | None = None  # the start network's own, which the features keep
 
 
@@ -168,7 +169,7 @@ def train(
                     reader, place, parts[place], known.judged, schedule.whitening, plan.whitening
                 )
                 state["since_best"] += 1
-                if found["score"] > state["kept"]["score"] + (0 if best else LEAST_GAIN):
+                if found["score"] > (state["kept"]["score"] if best else plan.to_beat + LEAST_GAIN):
                     best, state["kept"], state["since_best"] = trainer.maps.get_weights(), found, 0
         add_epoch(history, row | {key: found[key] for key in (*SCORES, *PLACE)}, begin)
         checkpoint.write({"values": trainer.values(), "best": best}, state)
@@ -207,6 +208,17 @@ def describe(found: dict) -> str:
     scores = "  ".join(f"{key} {found[key]:.3f}" for key in SCORES)
     whitened = ", whitened" if found["whitened"] else ""
     return f"{found['pooling']} of {found['feature_layer']}{whitened}, {scores}"
+
+
+def describe_kept(about: dict) -> str:
+    """Say in words which network is kept; about : "scores", PLACE, "improved" and "refitted"."""
+    found = describe(about | about["scores"])
+    if about["refitted"]:
+        return f"kept: the network trained on all models; without those held out: {found}"
+    if about["improved"]:
+        return f"kept: the best epoch, {found}"
+    its_features = ", its features whitened" if about["whitened"] else ""
+    return f"kept: the starting network{its_features}, since training did not make it better on the held-out models"
 
 
 def choose_epoch(

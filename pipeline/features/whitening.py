@@ -1,7 +1,8 @@
 """Whiten features along the directions in which photographs of one model differ.
 
 References: Hatch et al. 2006, "Within-class covariance normalization for SVM-based speaker recognition" (Interspeech);
-for image retrieval: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566).
+for image retrieval: Radenović et al. 2019 (doi:10.1109/TPAMI.2018.2846566). Adaptation to few photographs,
+maximum a posteriori: Gauvain & Lee 1994 (doi:10.1109/89.279278).
 """
 
 from typing import NamedTuple
@@ -44,16 +45,56 @@ def fit_whitening(features: np.ndarray, labels: np.ndarray, strength: float) -> 
     features = normalise_rows(features)
     if not np.isfinite(features).all():
         return None
+    covariance = strength * covariance_within(features, labels) + (1 - strength) * np.eye(features.shape[1])
+    return Whitening(features.mean(axis=0).astype(np.float32), inverse_root(covariance))
+
+
+def adapt_whitening(prior: Whitening, features: np.ndarray, labels: np.ndarray, n_prior: float) -> Whitening:
+    """Adapt a whitening that was learned elsewhere to what differs within the classes at hand.
+
+    The scatter within classes is the mean of the two, weighted by numbers of photographs (maximum a posteriori).
+
+    Parameters
+    ----------
+    prior : its matrix has an inverse; its mean stays
+    features : float32 ndarray of shape (n_images, n_features)
+    labels : int ndarray of shape (n_images,), the class of each
+    n_prior : photographs that the prior counts as, above 0; those at hand count less one for each class
+
+    Returns
+    -------
+    What `whiten` takes; `prior` itself where features are not finite or no class has two photographs.
+    """
+    features = normalise_rows(features)
+    n_free = len(features) - len(np.unique(labels))
+    if not n_free or not np.isfinite(features).all():
+        return prior
+    root = np.linalg.inv(prior.matrix.astype(np.float64))
+    known = root @ root.T
+    known *= len(known) / np.trace(known)
+    covariance = (n_prior * known + n_free * covariance_within(features, labels)) / (n_prior + n_free)
+    return Whitening(prior.mean, inverse_root(covariance))
+
+
+def covariance_within(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the covariance of features within classes, scaled to a mean variance of 1: float64 (n_features,) * 2.
+
+    features : float32 (n_images, n_features); labels : int (n_images,). Of classes whose images are all the same: 0.
+    """
     _, class_of, n_images = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.zeros((len(n_images), features.shape[1]))
     np.add.at(means, class_of, features)
     rest = features - (means / n_images[:, None])[class_of]
     with threadpool_limits(1):  # in several threads, the last digits depend on their number
-        variances, directions = np.linalg.eigh(rest.T @ rest / len(rest))
-        level = max(variances.mean(), 1e-12)
-        scale = (strength * np.maximum(variances, 0) / level + 1 - strength) ** -0.5
-        matrix = (directions * scale) @ directions.T
-    return Whitening(features.mean(axis=0).astype(np.float32), matrix.astype(np.float32))
+        covariance = rest.T @ rest / len(rest)
+    return covariance / max(np.trace(covariance) / len(covariance), 1e-12)
+
+
+def inverse_root(covariance: np.ndarray) -> np.ndarray:
+    """Return the symmetric matrix by which features of this covariance are whitened, float32 (n_features,) * 2."""
+    with threadpool_limits(1):  # in several threads, the last digits depend on their number
+        variances, directions = np.linalg.eigh(covariance)
+        return ((directions * np.maximum(variances, 1e-12) ** -0.5) @ directions.T).astype(np.float32)
 
 
 def whiten(features: np.ndarray, whitening: Whitening | None) -> np.ndarray:
