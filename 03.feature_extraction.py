@@ -144,7 +144,7 @@ def load_fine_tuned() -> Network:
     backbone = feature_network.load_trained(weights_path, record, config.IMAGE_SIZE, config.RANDOM_SEED)
     trained, default = record.get("feature_layer"), feature_network.TRAINED_PLACE
     place = choose_place(trained, trained or default.layer, record.get("pooling", default.pooling))
-    whitening = load_whitening(record, place.pooling, inception.count_channels(backbone, place.layer))
+    whitening = load_whitening(record, place.pooling, inception.count_features(backbone, place))
     input_range, cosine = record.get("input_range", "auto"), record.get("bfloat16_cosine", 1)
     return Network(backbone, record.get("initial_weights", "unknown"), place, input_range, whitening, cosine)
 
@@ -193,7 +193,7 @@ def load_network() -> Extractor:
     def compute(images_rgb: np.ndarray) -> np.ndarray:
         return extract_features(pool, network.whitening, config.L2_NORMALIZE, images_rgb, config.EXTRACTION_BATCH_SIZE)
 
-    n_features = inception.count_channels(network.backbone, network.place.layer)
+    n_features = inception.count_features(network.backbone, network.place)
     is_whitened = network.whitening is not None
     values = [config.FEATURE_NETWORK, network.initial_weights, *network.place, is_whitened, dtype, n_features]
     return Extractor(compute, config.IMAGE_SIZE, dict(zip(ABOUT, values, strict=True)))

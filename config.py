@@ -94,8 +94,9 @@ IMAGE_SIZE: Annotated[int, between(75, 1024)] = 128
 CROP_TO_PRODUCT: bool = True
 # "mixed0" (early) to "mixed10" (last); "auto": the best one on the labelled images
 FEATURE_LAYER: Literal["auto", Block] = "auto"
-# of the layer's maps: "average", "max", "gem" (generalised mean); "auto": the best on labelled images
-POOLING: Literal["auto", "average", "max", "gem"] = "auto"
+# of the layer's maps: "average", "max", "gem" (generalised mean), "concat" (averages and maxima side by side);
+# "auto": the start network's own, else the best of the first three on labelled images
+POOLING: Literal["auto", "average", "max", "gem", "concat"] = "auto"
 # "float32", "bfloat16"; "auto": bfloat16 where that is fast and the features stay the same
 COMPUTE_DTYPE: Literal["auto", "float32", "bfloat16"] = "auto"
 

@@ -41,6 +41,7 @@ from tqdm import tqdm
 
 import config
 from pipeline.features.framing import fit_image
+from pipeline.features.inception import LayerPooling
 from pipeline.features.retrieval_scores import map_at_r, similarity_matrix
 from pipeline.features.start_network import StartNetwork, pack, unpack
 from pipeline.features.whitening import fit_whitening, normalise_rows
@@ -71,7 +72,7 @@ FEWEST_IMAGES = 2  # products with fewer photographs fit for use are left out
 HELD_OUT = 12  # one product in so many is not trained on
 JUDGED_MODELS = 120  # of those, at most, so that judging stays short
 JUDGED_EVERY = 250  # steps
-PLACE = ("mixed4", "max")  # where features are read off: the best on kinds of clothes, as good as any on models
+PLACE = LayerPooling("mixed4", "concat")  # where features are read off
 WHITENING = 0.9  # its strength; from 0.5 to 0.97 all scores are within 0.02
 SCENE_SIZE = (448, 300)  # width and height of the photographs of which grounds are cut, pixels
 
@@ -182,7 +183,7 @@ def photograph_all(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def features_at(trained: "distillation.Student", images_rgb: np.ndarray, block: str, pooling: str) -> np.ndarray:
-    """Return the student's features at an exit, float32 (n, n_features); pooling : "average" or "max"."""
+    """Return the student's features at an exit, float32 (n, n_features); pooling : "average", "max" or "concat"."""
     import torch
 
     found = []
@@ -190,7 +191,9 @@ def features_at(trained: "distillation.Student", images_rgb: np.ndarray, block: 
         pixels = torch.from_numpy(images_rgb[begin : begin + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
             maps = trained(pixels.contiguous(memory_format=torch.channels_last))[0][distillation.EXITS.index(block)]
-            found.append((maps.amax((2, 3)) if pooling == "max" else maps.mean((2, 3))).numpy())
+            parts = {"average": maps.mean((2, 3)).numpy(), "max": maps.amax((2, 3)).numpy()}
+            both = np.concatenate([normalise_rows(part) for part in parts.values()], axis=1)
+            found.append(both if pooling == "concat" else parts[pooling])
     return np.concatenate(found)
 
 

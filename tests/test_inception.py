@@ -25,6 +25,12 @@ def test_pooling_by_hand():
     assert np.allclose(gem, [[14 ** (1 / 3), 0], [0, 2]], atol=1e-3)  # ((1 + 27) / 2) ** (1/3)
 
 
+def test_averages_and_maxima_side_by_side_have_length_one_each():
+    maps = np.float32([[[[3, 8]], [[3, 0]]]])  # averages 3, 4; maxima 3, 8
+    expected = np.r_[[0.6, 0.8], np.array([3, 8]) / 73**0.5]
+    assert np.allclose(pool_maps(maps, "concat"), [expected])
+
+
 @pytest.fixture(scope="module")
 def lively():
     """InceptionV3 at 75 pixels, its batch normalisation far from what it is before any training."""

@@ -62,6 +62,15 @@ def test_a_channel_of_zeros_stays_zero():
     assert not rounded.any() and (scale > 0).all()
 
 
+def test_a_whitening_of_averages_and_maxima_is_twice_as_wide(network, tmp_path):
+    whitening = np.zeros(512, np.float32), np.eye(512, dtype=np.float32)
+    np.savez(tmp_path / "both.npz", **pack(network._replace(pooling="concat", whitening=whitening)))
+    assert read_start_network(tmp_path / "both.npz").whitening[1].shape == (512, 512)
+    np.savez(tmp_path / "narrow.npz", **pack(network._replace(pooling="concat")))
+    with pytest.raises(UserError, match="whitening_mean has the type float32 and the shape"):
+        read_start_network(tmp_path / "narrow.npz")
+
+
 def test_a_file_without_whitening_is_read(network, tmp_path):
     np.savez(tmp_path / "plain.npz", **pack(network._replace(whitening=None)))
     assert read_start_network(tmp_path / "plain.npz").whitening is None

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import keras
 
 LAYERS = tuple(f"mixed{i}" for i in range(11))  # outputs of the eleven Inception blocks, 256 to 2048 channels
-POOLINGS = ("average", "max", "gem")
+SINGLE_POOLINGS = ("average", "max", "gem")  # of one number for each channel
+POOLINGS = (*SINGLE_POOLINGS, "concat")
 GEM_POWER = 3.0  # exponent of generalised mean pooling; 1 would be the average, infinity the maximum
 RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}  # values of black and white that a backbone takes
 MEAN_INPUT = 0.25  # halfway between the mean input of networks trained on 0..1 (0.5) and on -1..1 (0)
@@ -87,10 +88,13 @@ def scale_pixels(images_rgb, low: float, high: float):
 def pool_maps(maps, pooling: str):
     """Pool activations (n, h, w, channels) of any float type into float32 features (n, channels).
 
-    pooling : "average", "max", or "gem", the generalised mean of power GEM_POWER
+    pooling : "average", "max", or "gem", the generalised mean of power GEM_POWER; "concat" gives (n, 2 * channels), the
+        averages scaled to length 1, then the maxima scaled to length 1
     """
     tf = tensorflow()
     maps = tf.cast(maps, tf.float32)
+    if pooling == "concat":
+        return tf.concat([tf.math.l2_normalize(pool_maps(maps, part), axis=1) for part in ("average", "max")], axis=1)
     if pooling == "max":
         return tf.reduce_max(maps, axis=(1, 2))
     if pooling == "gem":
@@ -164,6 +168,6 @@ def feature_function(
     return features
 
 
-def count_channels(backbone: "keras.Model", layer: str) -> int:
-    """Return the number of channels of `layer`, which is that of its features."""
-    return int(backbone.get_layer(layer).output.shape[-1])
+def count_features(backbone: "keras.Model", place: LayerPooling) -> int:
+    """Return the number of features read off at a place."""
+    return int(backbone.get_layer(place.layer).output.shape[-1]) * (2 if place.pooling == "concat" else 1)

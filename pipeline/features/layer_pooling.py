@@ -6,9 +6,9 @@ import numpy as np
 
 from pipeline.features.inception import (
     LAYERS,
-    POOLINGS,
+    SINGLE_POOLINGS,
     LayerPooling,
-    count_channels,
+    count_features,
     feature_function,
     pool_maps,
     scale_pixels,
@@ -26,12 +26,12 @@ READ_AT_ONCE = 64  # images; bounds the memory of activations
 
 
 def list_places(last: str, layer: str, pooling: str) -> list[LayerPooling]:
-    """List where features may be read off: the blocks up to `last`, each with each pooling.
+    """List where features may be read off: the blocks up to `last`, each with each of SINGLE_POOLINGS.
 
     layer, pooling : FEATURE_LAYER and POOLING; "auto" leaves them open
     """
     layers = LAYERS[: LAYERS.index(last) + 1] if layer == "auto" else [layer]
-    poolings = POOLINGS if pooling == "auto" else [pooling]
+    poolings = SINGLE_POOLINGS if pooling == "auto" else [pooling]
     return [LayerPooling(one, other) for one in layers for other in poolings]
 
 
@@ -57,7 +57,7 @@ class FeatureReader:
             return tf.concat([pool_maps(output_of[place.layer], place.pooling) for place in places], axis=1)
 
         self.compute = compute
-        self.ends = np.cumsum([count_channels(backbone, place.layer) for place in places])
+        self.ends = np.cumsum([count_features(backbone, place) for place in places])
 
     def read(self, images_rgb: np.ndarray) -> list[np.ndarray]:
         """Return the features of images at each place, float32 (n, n_features of the place).

@@ -31,7 +31,7 @@ MAX_BYTES = 25_000_000  # of the file and of what it holds; InceptionV3 up to mi
 BLOCKS = tuple(f"mixed{i}" for i in range(8))  # that a file may hold
 CHANNELS = (256, 288, 288, 768, 768, 768, 768, 768)  # of each of BLOCKS
 NORMALISATION = ("beta", "moving_mean", "moving_variance")
-WORDS = {"last_block": BLOCKS, "feature_layer": BLOCKS, "pooling": ("average", "max", "gem"),
+WORDS = {"last_block": BLOCKS, "feature_layer": BLOCKS, "pooling": ("average", "max", "gem", "concat"),
          "input_range": ("-1..1", "0..1")}  # fmt: skip
 MIN_SCALE = 1e-12  # a channel of zeros has this scale
 
@@ -125,7 +125,7 @@ def unpack(arrays: dict[str, np.ndarray]) -> StartNetwork:
             weights[f"batch_normalization_{i}/{part}"] = take(f"batch_normalization_{i}/{part}", "f", shape[3:])
     whitening = None
     if "whitening_mean" in arrays or "whitening_matrix" in arrays:
-        n = CHANNELS[BLOCKS.index(words["feature_layer"])]
+        n = CHANNELS[BLOCKS.index(words["feature_layer"])] * (2 if words["pooling"] == "concat" else 1)
         whitening = take("whitening_mean", "f", (n,)), take("whitening_matrix", "f", (n, n))
     return StartNetwork(weights=weights, whitening=whitening, **words)
 

@@ -17,7 +17,7 @@ from pipeline.features.inception import (
     RANGES,
     LayerPooling,
     choose_input_range,
-    count_channels,
+    count_features,
     pool_maps,
     scale_pixels,
     select_layers,
@@ -153,7 +153,7 @@ class Trainer:
 
         self.pooling, self.input_range, self.how, self.whitening = place.pooling, input_range, how, whitening
         self.maps = select_layers(backbone, [place.layer])
-        n_features = count_channels(backbone, place.layer)
+        n_features = count_features(backbone, place)
         rng = np.random.default_rng([how.seed, 5])
         scale = 1 / math.sqrt(n_features)
         self.head = [
