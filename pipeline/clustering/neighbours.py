@@ -20,6 +20,8 @@ VOTERS = 10  # nearest neighbours that vote on an image's cluster, at most
 EXACT_IMAGES = 10_000  # images up to which all are compared with all, which takes no longer
 PROBES = 24  # lists that an image is looked for in; 16 find 0.99 of the ten nearest, 24 nearly all (doc/results.md)
 LLOYD_STEPS = 2  # the neighbourhood of the map blurs its units: after two steps of K-means recall is 0.999, not 0.85
+LONG_LISTS = 32  # images a list on average, from which on a list holds several models and more steps are needed:
+LLOYD_STEPS_OF_LONG = 8  # of a million images (280 a list) 2 find 0.80 of the ten nearest, 4 0.95, 6 0.98
 LONGEST = 16  # length of the longest list, in mean lengths; a longer one would cost the square of its length
 SHORTEST_SPLIT = 1024  # images; a list up to this length is not split
 BLOCK_IMAGES = 2048  # images that are searched for at a time
@@ -43,13 +45,14 @@ def index_images(data: "Directions | np.ndarray", unit_of_image: np.ndarray, in_
     unit_of_image : ndarray of shape (m,), the unit of the map that each image is nearest to
     in_order : calls a function for each of many parts, as `map` does; with several machines, on several at once
 
-    Up to EXACT_IMAGES images are one list. Of more, the images of each unit are a list, which LLOYD_STEPS steps of
-    K-means make compact. Lists that are far longer than the others are split.
+    Up to EXACT_IMAGES images are one list. Of more, the images of each unit are a list, which steps of K-means make
+    compact, more of them where lists are long. Lists that are far longer than the others are split.
     """
     if len(data) <= EXACT_IMAGES:
         return _one_list(data)
     list_of = np.unique(unit_of_image, return_inverse=True)[1]
-    for _ in range(LLOYD_STEPS):
+    n_steps = LLOYD_STEPS if len(data) < LONG_LISTS * (int(list_of.max()) + 1) else LLOYD_STEPS_OF_LONG
+    for _ in range(n_steps):
         book = codebook_of(means_of(data, list_of, int(list_of.max()) + 1).astype(np.float64))
         found = in_order(partial(nearest_in_part, data, book, 1), parts_of(len(data), len(book.weights)))
         list_of = np.unique(np.concatenate(list(found))[:, 0], return_inverse=True)[1]
