@@ -367,7 +367,7 @@ def test_marks_become_corrections_csv_and_stay_after_a_reload(page, finished):
     find(page, "#download").click()
     path = page.downloads / "corrections.csv"
     end = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < end:
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < end:  # the browser creates it empty
         time.sleep(0.05)
     rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     assert rows[0] == ["image_a", "image_b", report_case.RELATION]
