@@ -103,8 +103,7 @@ class FineTuned(NamedTuple):
 
 def list_masks(img_paths: list[str]) -> list[Path | None]:
     """List for each image of training_images/T/ the mask that stage 01 wrote, or None."""
-    record = records.read_record(data_dir(config.TRAIN_DATASET) / "training_images.json") or {}
-    names = record.get("images", {})
+    names = (records.read_record(data_dir(config.TRAIN_DATASET) / "training_images.json") or {}).get("images", {})
     found = [mask_path(config.TRAIN_DATASET, names[path]) if path in names else None for path in img_paths]
     return [path if path and path.is_file() else None for path in found]
 
@@ -191,7 +190,7 @@ def judge_start(
     Returns PLACE, "epoch" (0) and `judge` of its features as they are, and the same whitened where that is better.
     """
     places = feature_places(start, start.last_block)
-    reader, place = FeatureReader(start.backbone, places, input_range), 0
+    reader, place = FeatureReader(start.backbone, places, input_range, config.FEATURE_VIEWS if own else "one"), 0
     if len(places) > 1:
         place = best_place(reader.read(known.source.read_all(known.seen)), known.class_of[known.seen])
     features, labels = reader.read(known.judged.images_rgb)[place], known.judged.labels
@@ -227,7 +226,8 @@ def plan_training(
     schedule = selection.Schedule(config.HEAD_EPOCHS, config.EPOCHS, config.WARMUP_EPOCHS, config.LEARNING_RATE,
                                   config.TRAIN_BATCH_SIZE, config.AUGMENTATION, config.RANDOM_GROUND, config.PATIENCE,
                                   config.WHITENING, n_jobs())  # fmt: skip
-    return selection.Plan(place, input_range, how, schedule, to_beat, whitening)
+    views = config.FEATURE_VIEWS if whitening else "one"
+    return selection.Plan(place, input_range, how, schedule, to_beat, whitening, views)
 
 
 # ---- the stage -----------------------------------------------------------------------------------

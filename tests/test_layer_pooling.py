@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.features.inception import LayerPooling, build_inception
+from pipeline.features.inception import LayerPooling, build_inception, feature_function
 from pipeline.features.layer_pooling import (
     FeatureReader,
     JudgedImages,
@@ -62,3 +62,12 @@ def test_features_that_are_not_finite_agree_with_none():
     broken = Whitening(np.full(256, np.nan, np.float32), np.eye(256, dtype=np.float32))
     place, black_rgb = LayerPooling("mixed0", "max"), np.zeros((2, 75, 75, 3), np.uint8)
     assert compare_bfloat16(FeatureReader(build_inception(75, seed=0), [place], (-1, 1)), broken, black_rgb) == 0.0
+
+
+def test_features_that_judge_are_those_of_stage_03_in_the_same_views():
+    images_rgb = np.random.default_rng(0).integers(0, 256, (3, 75, 75, 3), np.uint8)
+    backbone, place = build_inception(75, seed=0), LayerPooling("mixed0", "concat")
+    (found,) = FeatureReader(backbone, [place], (-1, 1), "turned").read(images_rgb)
+    assert np.allclose(found, feature_function(backbone, place, (-1, 1), "turned", "float32")(images_rgb), atol=1e-4)
+    (turned,) = FeatureReader(backbone, [place], (-1, 1), "turned").read(np.rot90(images_rgb, axes=(1, 2)))
+    assert np.allclose(found, turned, atol=1e-4)

@@ -85,3 +85,8 @@ def list_views(images, views: str, turn: Callable) -> list:
     if views == "mirrored":
         return [images, images[:, :, ::-1]]
     return [images, *(turn(images, quarters) for quarters in (1, 2, 3))] if views == "turned" else [images]
+
+
+def turn_quarters(images_rgb: np.ndarray, quarters: int) -> np.ndarray:
+    """Turn images (n, size, size, channels) by a number of quarters, for `list_views`."""
+    return np.ascontiguousarray(np.rot90(images_rgb, quarters, axes=(1, 2)))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.features.framing import list_views, turn_quarters
 from pipeline.features.inception import (
     LAYERS,
     SINGLE_POOLINGS,
@@ -41,11 +42,18 @@ class FeatureReader:
     backbone : InceptionV3; later changes of its weights are followed
     places : layers with poolings
     input_range : what the backbone takes for black and white
+    views : of which the features are the mean, see `list_views`
     """
 
-    def __init__(self, backbone: "keras.Model", places: list[LayerPooling], input_range: tuple[float, float]):
+    def __init__(
+        self,
+        backbone: "keras.Model",
+        places: list[LayerPooling],
+        input_range: tuple[float, float],
+        views: str = "one",
+    ):
         tf = tensorflow()
-        self.backbone, self.places, self.input_range = backbone, places, input_range
+        self.backbone, self.places, self.input_range, self.views = backbone, places, input_range, views
         self.readers: dict[int, FeatureReader] = {}
         layers = sorted({place.layer for place in places}, key=LAYERS.index)
         maps = select_layers(backbone, layers)
@@ -64,14 +72,16 @@ class FeatureReader:
 
         images_rgb : uint8 ndarray of shape (n, size, size, 3)
         """
-        begins = range(0, len(images_rgb), READ_AT_ONCE)
-        found = [np.asarray(self.compute(images_rgb[begin : begin + READ_AT_ONCE])) for begin in begins]
+        found = []
+        for begin in range(0, len(images_rgb), READ_AT_ONCE):
+            views = list_views(images_rgb[begin : begin + READ_AT_ONCE], self.views, turn_quarters)
+            found.append(sum(np.asarray(self.compute(view)) for view in views) / np.float32(len(views)))
         return np.split(np.concatenate(found), self.ends[:-1], axis=1)
 
     def read_at(self, place: int, images_rgb: np.ndarray) -> np.ndarray:
         """Return the same at one place alone, which takes less memory."""
         if place not in self.readers:
-            self.readers[place] = FeatureReader(self.backbone, [self.places[place]], self.input_range)
+            self.readers[place] = FeatureReader(self.backbone, [self.places[place]], self.input_range, self.views)
         return self.readers[place].read(images_rgb)[0]
 
 

@@ -71,6 +71,7 @@ class Plan(NamedTuple):
     schedule: Schedule
     to_beat: float  # score on the held-out models of the starting network, whitened or not, whichever is better
     whitening: Whitening | None = None  # the start network's own, which the features keep
+    views: str = "one"  # of which the features that are judged are the mean, see `list_views`
 
 
 def begin_training(backbone: "keras.Model", class_of: np.ndarray, plan: Plan) -> Trainer:
@@ -238,7 +239,7 @@ def choose_epoch(
     weights; the history.
     """
     trainer = begin_training(backbone, known.class_of[~np.isin(known.class_of, known.held_out)], plan)
-    reader = FeatureReader(backbone, places, plan.input_range)
+    reader = FeatureReader(backbone, places, plan.input_range, plan.views)
     best, kept, history = train(trainer, reader, known, first, plan, checkpoint)
     if best:
         trainer.maps.set_weights(best)
