@@ -194,5 +194,5 @@ def select_partition(candidates: list[Candidate], pure: bool = False) -> tuple[C
     reached = best.score(not pure)
     if pure:
         as_good = [candidate for candidate in inner if candidate.score(False) >= AS_GOOD * reached] or [best]
-        best = max(as_good, key=Candidate.score)
+        best = max(as_good, key=lambda candidate: (candidate.coverage, candidate.score()))
     return best, [candidate for candidate in inner if candidate.score(not pure) >= NEARLY * reached] or [best]
