@@ -270,8 +270,8 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
     views_function = functools.partial(
         inception.feature_function, backbone, views=config.FEATURE_VIEWS, dtype="float32"
     )
-    compute = views_function(start.place, start_range)
-    own = adapt_own(start, compute, known)
+    compute = views_function(start.place, start_range) if own_whitening(start) else None
+    own = adapt_own(start, compute, known) if compute else None
     plain, whitened = judge_start(start, start_range, known, own)
     untrained = backbone.get_weights()
     if start.initial_weights == "random":
@@ -291,7 +291,7 @@ def fine_tune(known: KnownModels, checkpoints: list[Checkpoint]) -> FineTuned:
     backbone.set_weights(best)
     kept_place = LayerPooling(kept["feature_layer"], kept["pooling"])
     reader = FeatureReader(backbone, [kept_place], plan.input_range if improved else start_range)
-    if improved or kept_place != start.place:
+    if improved or not compute:
         compute = views_function(kept_place, reader.input_range)
         own = adapt_own(start, compute, known)
     seen = see_held_out(reader, compute, known, kept["whitened"], own)
