@@ -40,7 +40,7 @@ import numpy as np
 from tqdm import tqdm
 
 import config
-from pipeline.features.framing import fit_image
+from pipeline.features.framing import fit_image, list_views, turn_quarters
 from pipeline.features.inception import LayerPooling
 from pipeline.features.retrieval_scores import map_at_r, similarity_matrix
 from pipeline.features.start_network import StartNetwork, pack, unpack
@@ -232,8 +232,8 @@ def finish(trained: "distillation.Student", images_rgb: np.ndarray, models: np.n
     The features are the mean over four quarter turns, as stage 03 reads them.
     """
     block, pooling = PLACE
-    turned = [np.ascontiguousarray(np.rot90(images_rgb, turn, axes=(1, 2))) for turn in range(4)]
-    features = sum(features_at(trained, views_rgb, block, pooling) for views_rgb in turned) / 4
+    turned = list_views(images_rgb, "turned", turn_quarters)
+    features = sum(features_at(trained, views_rgb, block, pooling) for views_rgb in turned) / len(turned)
     whitening = fit_whitening(features, models, WHITENING)
     return StartNetwork(
         weights=student.keras_weights(trained.backbone, block),

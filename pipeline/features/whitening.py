@@ -69,8 +69,9 @@ def adapt_whitening(prior: Whitening, features: np.ndarray, labels: np.ndarray, 
     n_free = len(features) - len(np.unique(labels))
     if not n_free or not np.isfinite(features).all():
         return prior
-    root = np.linalg.inv(prior.matrix.astype(np.float64))
-    known = root @ root.T
+    with threadpool_limits(1):  # as in `covariance_within`
+        root = np.linalg.inv(prior.matrix.astype(np.float64))
+        known = root @ root.T
     known *= len(known) / np.trace(known)
     covariance = (n_prior * known + n_free * covariance_within(features, labels)) / (n_prior + n_free)
     return Whitening(prior.mean, inverse_root(covariance))
