@@ -1,14 +1,15 @@
 """The search for the ten nearest images: the map's inverted file beside exact search and HNSW (hnswlib).
 
-    python benchmarks/neighbour_index.py [--sizes=10000,100000,1000000] [--data=drawn] [--ways=exact,HNSW]
-    python benchmarks/neighbour_index.py --data=features.npz
+    python benchmarks/neighbour_index.py [--sizes=10000,100000,1000000] [--features=256] [--ways=exact,HNSW]
+    python benchmarks/neighbour_index.py --data=features.npz --limit=3600
 
 For each size: recall of the ten nearest of 1,000 images, seconds by the clock and of all processors together, and peak
 memory, each way in a process of its own. The seconds of the inverted file begin with the units of a trained map, which
 stage 04 has anyhow (here trained on at most MAP_IMAGES of the images for MAP_EPOCHS); those of HNSW hold its building
-(M = 16, ef_construction = 200, ef = 100). drawn: models of 40 photographs, 256 normal values each plus 0.7 times such
-noise. An .npz with `features` (n, n_features): images of it drawn at random, each moved towards another one of its 20
-nearest, with noise of a quarter of its length.
+(M = 16, ef_construction = 200, ef = 100). Both use two threads. Without --data the images are drawn: models of 40
+photographs, --features normal values each plus 0.7 times such noise. --data: an .npz with `features` (n, n_features),
+of which images are drawn at random, each moved towards one of its 20 nearest, with noise of a quarter of its length.
+--limit: seconds by the clock that one way may take; a way that takes longer is left out, with a sentence.
 hnswlib is not among the requirements (`pip install hnswlib`); without it that way is left out, with a sentence.
 """
 
@@ -34,22 +35,24 @@ MAP_IMAGES, MAP_EPOCHS = 100_000, 3
 EXACT_UP_TO = 20_000  # images up to which exact search of all is timed; beyond, its seconds are those of N_ASKED images
 
 
-def draw(source: str, n_images: int, path: Path) -> None:
-    """Write directions of `n_images` images to the .npy file `path`, (n_images, n_features) float32."""
+def draw(source: str | None, width: int, n_images: int, path: Path) -> None:
+    """Write directions of `n_images` images to the .npy file `path`, (n_images, n_features) float32.
+
+    source : an .npz file, or None: models of `width` normal values are drawn
+    """
     rng = np.random.default_rng(0)
-    if source == "drawn":
+    if source is None:
         model = rng.integers(0, max(1, n_images // 40), n_images)
-        centres = rng.normal(size=(model.max() + 1, 256)).astype(np.float32)
+        centres = rng.normal(size=(model.max() + 1, width)).astype(np.float32)
     else:
         with np.load(source, allow_pickle=False) as stored:
             known = of_length_one(stored["features"])
-        near = np.argsort(-(known @ known.T), axis=1)[:, 1:21]
-    width = centres.shape[1] if source == "drawn" else known.shape[1]
+        near, width = np.argsort(-(known @ known.T), axis=1)[:, 1:21], known.shape[1]
     features = np.lib.format.open_memmap(path.with_suffix(".raw.npy"), "w+", np.float32, (n_images, width))
     for rows in chunks(n_images, width):
         n = rows.stop - rows.start
         noise = rng.standard_normal((n, width), dtype=np.float32)
-        if source == "drawn":
+        if source is None:
             features[rows] = centres[model[rows]] + 0.7 * noise
         else:
             one = rng.integers(len(known), size=n)
@@ -106,6 +109,7 @@ def search(way: str, path: str) -> None:
         begin = time.perf_counter(), time.process_time()
         graph = hnswlib.Index("ip", data.shape[1])
         graph.init_index(len(data), ef_construction=200, M=16)
+        graph.set_num_threads(2)  # as the inverted file has
         for rows in chunks(*data.shape):
             graph.add_items(data[rows])
         graph.set_ef(100)
@@ -123,19 +127,23 @@ def main() -> None:
     if "search" in given:
         search(given["search"], given["path"])
         return
-    print("     images   way                recall   seconds   processors  peak memory")
+    limit = float(given["limit"]) if "limit" in given else None
+    print("     images   way                recall   seconds   processors  peak memory", flush=True)
     for n_images in map(int, given.get("sizes", "10000,100000,1000000").split(",")):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "directions.npy")
-            draw(given.get("data", "drawn"), n_images, path)
+            draw(given.get("data"), int(given.get("features", 256)), n_images, path)
             data = np.load(path, mmap_mode="r", allow_pickle=False)
             np.save(f"{path}.exact.npy", exact(data, asked_images(n_images)))
             np.save(f"{path}.units.npy", units_of(data))
             for way in given.get("ways", "inverted file,exact,HNSW").split(","):
                 command = [sys.executable, __file__, f"--search={way}", f"--path={path}"]
-                done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-                if done.returncode:
-                    print(f"  {way} is left out: {done.stderr.strip().splitlines()[-1]}")
+                try:
+                    subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True, timeout=limit)
+                except subprocess.CalledProcessError as error:
+                    print(f"  {way} is left out: {error.stderr.strip().splitlines()[-1]}", flush=True)
+                except subprocess.TimeoutExpired:
+                    print(f"  {way} is left out: more than {limit:.0f} seconds", flush=True)
 
 
 if __name__ == "__main__":

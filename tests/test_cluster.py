@@ -20,6 +20,7 @@ from stages import PROJECT, SETTINGS, contents, hear_ctrl_c, load_stage, press_c
 import config
 from pipeline.machinery import cluster, executor, settings
 from pipeline.machinery.errors import UserError
+from pipeline.machinery.shared_arrays import SharedArrays
 
 distributed = pytest.importorskip("distributed", reason="pip install -r requirements-cluster.txt")
 STAGE_01, STAGE_03, STAGE_04 = "01.img_preprocess.py", "03.feature_extraction.py", "04.clustering_som.py"
@@ -141,7 +142,7 @@ def test_large_arrays_are_mapped_from_the_folder_and_gone_afterwards(machines, r
 def test_a_memory_map_is_read_where_it_lies(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(100_000.0))
     array = np.load(tmp_path / "a.npy", mmap_mode="r")
-    arrays = cluster.SharedArrays(tmp_path / "arrays")
+    arrays = SharedArrays(tmp_path / "arrays")
     for one in (array, array[1:], np.arange(100_000.0)):
         np.testing.assert_array_equal(pickle.loads(arrays.pickled([one]))[0], one)
     assert len(list(arrays.folder.iterdir())) == 2  # the second is a part of a map

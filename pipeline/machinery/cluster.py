@@ -8,11 +8,9 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import io
 import ipaddress
 import itertools
 import logging
-import mmap
 import os
 import re
 import secrets
@@ -20,18 +18,17 @@ import shutil
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.machinery import settings
 from pipeline.machinery.errors import UserError
 from pipeline.machinery.paths import PROJECT, check_within_root, root
+from pipeline.machinery.shared_arrays import SharedArrays
 
 if TYPE_CHECKING:
     import distributed
@@ -40,7 +37,6 @@ CONNECT_SECONDS = 30  # a scheduler that does not answer for so long is not ther
 PATIENCE_SECONDS = 60  # without any worker the stage waits so long for one to come
 POLL_SECONDS = 0.5  # between two looks at whether there are workers, and whether Ctrl-C was pressed
 RESUME = "and run this again: what is done is kept"
-SHARED_BYTES = 1 << 18  # an array of this size or more is not sent with each piece of work, but put into the folder
 ENDING_SECONDS = 30  # for a worker to finish the item that it is at, once the rest is not wanted any more
 
 
@@ -211,87 +207,6 @@ class Batch:
                 fit = self.cluster.connection.wait_for_workers()
             if lost or (self.workers and not set(self.workers) & set(fit)):
                 self.send()
-
-
-class SharedArrays:
-    """Large arrays in files of a folder that all machines see: a worker maps them and reads what it needs.
-
-    An array that is a whole memory map of a file already is read from there. One that is read-only is written once,
-    for as long as its memory is in use; any other for one map, in which it must not change.
-
-    folder : made when the first array is written
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.numbers = itertools.count()
-        self.written: dict[tuple, Path] = {}  # by where the array lies in memory
-        self.owners: dict[tuple, Callable] = {}  # of each: a call returns what keeps its memory, None if it has gone
-
-    def pickled(self, value: object) -> bytes:
-        """Return `value` pickled, its large arrays as the names of their files."""
-        import cloudpickle
-
-        arrays = self
-
-        class Pickler(cloudpickle.Pickler):
-            def reducer_override(self, found: object) -> object:
-                if isinstance(found, np.ndarray) and found.nbytes >= SHARED_BYTES and not found.dtype.hasobject:
-                    return arrays.named(found)
-                return super().reducer_override(found)
-
-        with io.BytesIO() as stream:
-            Pickler(stream).dump(value)
-            return stream.getvalue()
-
-    def named(self, array: np.ndarray) -> tuple:
-        """Return the function that maps an array's file, and its arguments."""
-        if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.filename:
-            path = Path(str(array.filename)).resolve()
-            if path.is_file() and array.flags.c_contiguous:
-                return map_array, (str(path), array.dtype.str, array.shape, array.offset)
-        place = array.__array_interface__["data"], array.shape, array.strides, array.dtype.str
-        if place not in self.written or self.owners[place]() is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{next(self.numbers)}.npy"
-            np.save(path, array, allow_pickle=False)
-            self.written[place], self.owners[place] = path, owner_of(array)
-        return map_npy, (str(self.written[place]),)
-
-    def forget(self) -> None:
-        """Remove the files of arrays that could change from now on, or whose memory is no longer in use."""
-        for place, owner in list(self.owners.items()):
-            is_read_only = place[0][1]
-            if not is_read_only or owner() is None:
-                del self.owners[place]
-                self.written.pop(place).unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        """Remove all files."""
-        self.written.clear()
-        self.owners.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def owner_of(array: np.ndarray) -> Callable:
-    """Return what, when called, returns the object that keeps an array's memory, or None where that has gone."""
-    owner: object = array
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    try:
-        return weakref.ref(owner)
-    except TypeError:  # it is kept itself, then
-        return lambda: owner
-
-
-def map_array(path: str, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
-    """Return an array that lies in a file, as a memory map."""
-    return np.asarray(np.memmap(path, dtype, "r", offset, shape))
-
-
-def map_npy(path: str) -> np.ndarray:
-    """Return the array of an .npy file, as a memory map."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def connect(address: str, tls_dir: Path | None) -> "distributed.Client":
