@@ -78,6 +78,7 @@ def read_found(n_cols: int, handle: IOBase) -> Found:
     if (data_dir / "labels_true.csv").exists():
         label_rows = files.read_csv(data_dir / "labels_true.csv", ["image", "label"], "00.make_labels_true.py")
         labels = {row["image"]: row["label"] for row in label_rows}
+    corrections = read_corrections(img_paths)
     try:
         return Found(
             names=img_paths,
@@ -89,7 +90,8 @@ def read_found(n_cols: int, handle: IOBase) -> Found:
             outlier=np.array([row["outlier"] == "1" for row in rows]),
             unit=np.array([int(row["unit_row"]) * n_cols + int(row["unit_col"]) for row in rows]),
             direction=Directions(features).kept(handle),
-            answers=read_answers(img_paths),
+            answers=list_answers(corrections, img_paths),
+            corrections=corrections,
         )
     except ValueError as error:
         raise UserError(f"{paths.display_path(path)}: {error}: run {STAGE_04} again") from None
@@ -103,7 +105,7 @@ def read_tiles(names: list[str], handle: IOBase) -> tuple[np.ndarray, list[int]]
 
 
 def read_corrections(img_paths: list[str]) -> list[list[str]]:
-    """Return the lines of corrections.csv as it is now, so that a download from the report keeps them."""
+    """Return the lines of corrections.csv: two images, and "same", "different", or "" for neither."""
     path = paths.data_dir(config.DATASET) / "corrections.csv"
     if not path.exists():
         return []
@@ -115,12 +117,12 @@ def read_corrections(img_paths: list[str]) -> list[list[str]]:
     ]
 
 
-def read_answers(img_paths: list[str]) -> list[Answer]:
-    """Return what the lines of corrections.csv say of photographs that are there."""
+def list_answers(corrections: list[list[str]], img_paths: list[str]) -> list[Answer]:
+    """Return what lines of corrections.csv say of images that are among `img_paths`."""
     row_of = {name: row for row, name in enumerate(img_paths)}
     return [
         Answer(row_of[a], row_of[b], verdict == "same")
-        for a, b, verdict in read_corrections(img_paths)
+        for a, b, verdict in corrections
         if verdict and a in row_of and b in row_of
     ]
 
@@ -288,7 +290,6 @@ def write_report(
     """Write report.html within REPORT_MAX_MB; returns its path."""
     key = records.fingerprint([found.names, found.cluster.tolist()])[:16]  # marks belong to one result
     data = {"dataset": config.DATASET, "key": key, **page.collect_data(found, som_arrays, grid, typical), "tsne": plane}
-    data["review"]["earlier"] = read_corrections(found.names)
     path = paths.result_dir(config.DATASET) / "report.html"
     pieces = page.render_report(
         found, data, facts, tiles, typical, config.REPORT_MAX_MB * 1e6, config.REPORT_THUMBNAIL, in_threads

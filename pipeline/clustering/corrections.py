@@ -106,7 +106,7 @@ def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -
     data : ndarray of shape (n_members, n_features), directions. Two means that start at the two groups and may not
     separate images of one group; apart means a mean silhouette over 0.2.
     """
-    n_groups, group = group.max() + 1, group
+    n_groups = group.max() + 1
     side = data @ data[group == group_b].mean(axis=0) > data @ data[group == group_a].mean(axis=0)
     for _ in range(10):
         together = np.bincount(group, side - 0.5, minlength=n_groups)[group] > 0

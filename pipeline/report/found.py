@@ -19,6 +19,8 @@ class Found:
     outlier : bool (n,); unit : int64 (n,), row * cols + column on the map
     direction : float32 (n, n_features), the features as stage 04 compares them (class `Directions`)
     answers : what a person has said of pairs of images
+    corrections : the lines of corrections.csv, which a download from the report keeps: two images, and "same",
+        "different" or ""
     """
 
     names: list[str]
@@ -31,6 +33,7 @@ class Found:
     unit: np.ndarray
     direction: np.ndarray
     answers: list[Answer] = field(default_factory=list)
+    corrections: list[list[str]] = field(default_factory=list)
     medoid: dict[int, int] = field(default_factory=dict)  # cluster -> image
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # images by cluster, medoid first
 

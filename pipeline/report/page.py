@@ -109,6 +109,7 @@ def collect_data(found: Found, som_arrays: dict[str, np.ndarray], grid: Grid, ty
             "merges": find_likely_merges(found),
             "splits": find_likely_splits(found),
             "columns": ["image_a", "image_b", RELATION],
+            "earlier": found.corrections,
         },
     }
 
