@@ -53,9 +53,10 @@ from pipeline.sample.catalogue import FAMILIES
 from pipeline.sample.materials import COLOURS
 from pipeline.sample.shoes import SHOES, draw_shoe
 from pipeline.start.crops import photograph_piece
-from pipeline.start.cutouts import OPAQUE, Source, list_cutouts, read_cutout
+from pipeline.start.cutouts import OPAQUE, list_cutouts, read_cutout
 from pipeline.start.garments import photograph_garment, read_garments
 from pipeline.start.models import draw_cutout, dress_outline
+from pipeline.start.packages import Source
 from pipeline.start.photographs import list_photographs, read_photograph
 from pipeline.start.shots import photograph_model
 from pipeline.start.teacher import Lessons, ask_teacher, load_teacher

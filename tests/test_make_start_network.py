@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.sample.drawing import CANVAS
 from pipeline.start.crops import photograph_piece
-from pipeline.start.cutouts import Source, list_cutouts, opaque_inside, read_cutout
+from pipeline.start.cutouts import list_cutouts, opaque_inside, read_cutout
 from pipeline.start.garments import NAMES, photograph_garment, read_garments
 from pipeline.start.models import draw_cutout, dress_outline
+from pipeline.start.packages import Source
 from pipeline.start.photographs import list_photographs, read_photograph
 from pipeline.start.shots import LAYERS_SIZE, PHOTOGRAPH_SIZE, damage_mask, photograph_model, shrink
 
@@ -32,9 +33,12 @@ def test_pictures_of_the_packages_are_found_and_signs_are_left_out(tmp_path, app
         path = tmp_path / "usr/share/openclipart/png" / name
         path.parent.mkdir(parents=True)
         cv2.imwrite(str(path), apple)
+    with zipfile.ZipFile(tmp_path / "furniture.sh3f", "w") as archive:
+        for name in ("a/chair.png", "icon.png"):
+            archive.writestr(name, cv2.imencode(".png", apple)[1].tobytes())
     found = list_cutouts(tmp_path)
-    assert [source.path.name for source in found] == ["apple.png"]
-    assert read_cutout(found[0]).shape[2] == 4
+    assert [source.member or source.path.name for source in found] == ["apple.png", "a/chair.png"]
+    assert all(read_cutout(source).shape[2] == 4 for source in found)
 
 
 def test_white_joined_to_the_border_is_the_ground_and_white_inside_is_not():

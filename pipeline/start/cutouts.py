@@ -3,14 +3,12 @@
 openclipart-png (public domain), fonts-noto-color-emoji (SIL OFL 1.1), sweethome3d-furniture (CC0, CC-BY 3.0).
 """
 
-import functools
-import io
-import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from pipeline.start.packages import Source, list_members, read_source
 
 CLIPART_LEFT_OUT = ("shapes", "signs_and_symbols", "icons", "geography", "special", "buttons", "stickmen", "cards",
                     "smilies", "unsorted", "led", "roadsigns", "flags", "tux")  # fmt: skip  # no things, or too alike
@@ -23,13 +21,6 @@ OPAQUE = 127  # alpha above which a pixel belongs to the thing
 WHITE = 250  # a pixel with all channels from here up, joined to the border, is the ground of a picture without alpha
 
 
-class Source(NamedTuple):
-    """Where a picture lies: a file, and the member of it, "" where the file is the picture."""
-
-    path: Path
-    member: str
-
-
 def list_cutouts(folder: Path) -> list[Source]:
     """Return all pictures of the three packages below `folder`, in the order of their names."""
     sources = []
@@ -37,39 +28,17 @@ def list_cutouts(folder: Path) -> list[Source]:
         if "openclipart" in path.parts and not any(word in str(path).lower() for word in CLIPART_LEFT_OUT):
             sources.append(Source(path, ""))
     for path in sorted(folder.rglob("*.sh3f")):
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if name.endswith(".png") and name.count("/") == 1)
+        names = [name for name in list_members(path) if name.endswith(".png") and name.count("/") == 1]
         sources += [Source(path, name) for name in names]
     for path in sorted(folder.rglob("NotoColorEmoji.ttf")):
-        sources += [Source(path, name) for name in sorted(_emoji(path)) if name[:4] in EMOJI_THINGS and "_" not in name]
+        names = [name for name in list_members(path) if name[:4] in EMOJI_THINGS and "_" not in name]
+        sources += [Source(path, name) for name in names]
     return sources
-
-
-@functools.cache
-def _emoji(path: Path) -> dict[str, bytes]:
-    """Return the PNG file of each glyph of a font of coloured bitmaps."""
-    from fontTools.ttLib import TTFont
-
-    strikes = TTFont(path)["CBDT"].strikeData
-    return {name: bytes(glyph.imageData) for strike in strikes for name, glyph in strike.items()
-            if hasattr(glyph, "imageData")}  # fmt: skip
-
-
-@functools.cache
-def _archive(path: Path) -> zipfile.ZipFile:
-    """Return an archive, read once."""
-    return zipfile.ZipFile(io.BytesIO(path.read_bytes()))
 
 
 def read_cutout(source: Source) -> np.ndarray | None:
     """Return a thing cut to its box, uint8 BGRA (H, W, 4); None where the picture is unfit to show a product."""
-    if not source.member:
-        content = source.path.read_bytes()
-    elif source.path.suffix == ".ttf":
-        content = _emoji(source.path)[source.member]
-    else:
-        content = _archive(source.path).read(source.member)
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    picture = cv2.imdecode(np.frombuffer(read_source(source), np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != 3:
         return None
     if picture.dtype == np.uint16:
