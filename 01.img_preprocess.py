@@ -131,8 +131,9 @@ def find_in_small_image(image_bgr: np.ndarray, options: Options) -> tuple[np.nda
         return find_in_photograph(image_bgr, options)[:3]
     window = photograph_within(image_bgr)
     panels = find_panels(image_bgr[window])
-    views = [find_in_photograph(image_bgr[window][panel], options) for panel in panels] if len(panels) > 1 else []
-    best = choose_view(views, options.min_trust)
+    panels_bgr = [image_bgr[window][panel] for panel in panels] if len(panels) > 1 else []
+    views = [find_in_photograph(panel_bgr, options) for panel_bgr in panels_bgr]
+    best = choose_view(views, panels_bgr, options.min_trust)
     found = find_in_photograph(image_bgr[window], options) if best is None else views[best]
     mask = np.zeros(image_bgr.shape[:2], bool)
     mask[window][np.s_[:, :] if best is None else panels[best]] = found.mask

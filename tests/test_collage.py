@@ -112,9 +112,10 @@ def test_views_that_are_trusted_alike_give_the_first_and_a_close_up_comes_last()
     mask = ellipse(60, 60)
     whole = np.ones_like(mask)
     views = [Candidate(whole, "whole", 0.95), Candidate(mask, "plain", 0.8), Candidate(mask, "network", 0.9)]
-    assert choose_view(views, 0.3) == 1
-    assert choose_view([views[1]._replace(trust=0.4), *views[1:]], 0.3) == 1
-    assert choose_view([views[0], views[0]], 0.3) == 0
+    panels = [np.full((60, 60, 3), (40, 60, 200), np.uint8)] * 3
+    assert choose_view(views, panels, 0.3) == 1
+    assert choose_view([views[1]._replace(trust=0.4), *views[1:]], panels, 0.3) == 1
+    assert choose_view([views[0], views[0]], panels[:2], 0.3) == 0
 
 
 def test_a_shelf_above_the_product_makes_no_collage():
@@ -126,7 +127,20 @@ def test_a_shelf_above_the_product_makes_no_collage():
     found, _, _ = find_product(image)
     assert iou(found[108:], mask) > 0.9
     views = [Candidate(np.zeros_like(mask), "plain", 0.0), Candidate(mask, "plain", 0.9)]
-    assert choose_view(views, 0.3) is None
+    assert choose_view(views, [image[:100], image[108:]], 0.3) is None
+
+
+def test_a_shelf_with_another_thing_makes_no_collage():
+    """Both parts show something, but in other colours: two views of one product would share their colours."""
+    vase, product = ellipse(140, 300), ellipse(160, 300)
+    top, bottom = painted(cluttered(140, 300), vase, (230, 230, 240)), painted(cluttered(160, 300), product)
+    image = above(top, bottom, gap=8, colour=(40, 40, 40))
+    assert len(find_panels(image)) == 2
+    views = [Candidate(vase, "plain", 0.9), Candidate(product, "plain", 0.9)]
+    assert choose_view(views, [top, bottom], 0.3) is None
+    assert choose_view([views[1], views[1]], [bottom, bottom], 0.3) == 0
+    found, _, _ = find_product(image)
+    assert (found[148:] & product).sum() > 0.9 * product.sum()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 300), (300, 8), (20, 20)])

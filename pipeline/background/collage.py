@@ -21,7 +21,7 @@ OTHER_SHARE = 0.5  # of the pixels beside a line that have its colour, at most: 
 MAX_DEPTH = 2  # cuts within cuts: rows of columns
 CROSS_BAND = 0.15  # of the side: how far from the middle the arms of a cross of ground may run
 MIN_CONTENT = 0.02  # of a panel's pixels that are no ground
-LIKE_COLOURS = 0.4  # share of two panels' colours that they have in common (histogram intersection), at least
+LIKE_COLOURS = 0.4  # share of their colours that two views of a product have in common, at least
 COLOUR_BINS = 6  # of each channel; a changed light then moves few pixels into other bins
 
 Panel = tuple[slice, slice]  # rows and columns
@@ -124,9 +124,20 @@ def _quarters_on_ground(image_bgr: np.ndarray) -> list[Panel]:
     content = cv2.inRange(image_bgr, ground - SAME_COLOUR, ground + SAME_COLOUR) == 0
     if min(content[panel].mean() for panel in panels) < MIN_CONTENT:
         return []
-    seen = [_colour_shares(image_bgr[panel][content[panel]]) for panel in panels]
-    alike = min(np.minimum(seen[0], other).sum() for other in seen[1:])
-    return panels if alike >= LIKE_COLOURS else []
+    seen = [image_bgr[panel][content[panel]] for panel in panels]
+    return panels if all(are_like_colours(seen[0], other) for other in seen[1:]) else []
+
+
+def are_like_colours(pixels_bgr: np.ndarray, others_bgr: np.ndarray) -> bool:
+    """Return whether two sets of pixels, uint8 BGR (n, 3), have at least LIKE_COLOURS of their colours in common.
+
+    The measure is the histogram intersection of Swain and Ballard 1991, doi:10.1007/BF00130487.
+
+    >>> red, blue = np.uint8([[0, 0, 200]]), np.uint8([[200, 0, 0]])
+    >>> are_like_colours(red, np.vstack([red, blue])), are_like_colours(red, blue)
+    (True, False)
+    """
+    return float(np.minimum(_colour_shares(pixels_bgr), _colour_shares(others_bgr)).sum()) >= LIKE_COLOURS
 
 
 def _colour_shares(pixels_bgr: np.ndarray) -> np.ndarray:

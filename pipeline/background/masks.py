@@ -1,11 +1,13 @@
 """The choice of a mask for a scene, its correction, and how far to trust it."""
 
+import itertools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from pipeline.background.cast_shadow import erase_cast_shadow
+from pipeline.background.collage import are_like_colours
 from pipeline.background.colour import to_lab
 from pipeline.background.corrections import (
     add_pale_parts,
@@ -135,14 +137,18 @@ def consider_whole_image(candidate: Candidate, scene: Scene) -> Candidate:
     return Candidate(mask, candidate.method, trust)
 
 
-def choose_view(views: list[Candidate], min_trust: float) -> int | None:
+def choose_view(views: list[Candidate], panels_bgr: list[np.ndarray], min_trust: float) -> int | None:
     """Return which view of a collage to keep: the first that is trusted nearly as much as any; close-ups come last.
 
     Sellers put first what shows the product best, and the like views of two sellers then lie together. None where
-    fewer than two views show a product, trusted at least `min_trust`: shelves and skirting boards part photographs too.
+    fewer than two views show a product of like colours, trusted at least `min_trust`: shelves and skirting boards part
+    photographs too, into the product and what stands above or below.
+
+    views : the mask of each panel; panels_bgr : uint8 ndarrays of shape (H, W, 3), the panels, as large as the masks
     """
     shown = [i for i, view in enumerate(views) if view.trust >= min_trust and view.mask.mean() >= MIN_FOREGROUND]
-    if len(shown) < 2:
+    products_bgr = [panels_bgr[i][views[i].mask] for i in shown]
+    if not any(are_like_colours(one, other) for one, other in itertools.combinations(products_bgr, 2)):
         return None
     shown = [i for i in shown if is_plausible(views[i].mask)] or shown
     most = max(views[i].trust for i in shown)
