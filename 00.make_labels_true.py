@@ -54,7 +54,7 @@ def find_table() -> Path:
 
 
 def read_labels(names: list[str], path: Path) -> list[str]:
-    """Return the label of each image by the table at `path`, "" where it has none.
+    """Return the label of each image by the table at `path`, "" for an image without one.
 
     A line about a photograph that is gone is left out with a warning. Raises UserError, naming the line, where lines
     contradict or a name is ambiguous.

@@ -150,9 +150,10 @@ def find_in_photograph(image_bgr: np.ndarray, options: Options) -> Candidate:
 
 
 def preprocess_image(dataset: str, options: Options, save_mask: bool, name: str) -> dict[str, Any]:
-    """Read one image, remove its background and write it: what one worker does, on one core.
+    """Read one image, remove its background and write it: the work of one worker, on one core.
 
-    Returns its row of preprocess.csv with the fingerprint of what was written; where it can't be read, the reason.
+    Returns the image's row of preprocess.csv with the fingerprint of the file written; or "image" and "reason" where
+    the image can't be read.
     """
     cv2.setNumThreads(1)
     memory.keep_freed()  # clearing every array of an image anew takes a tenth of all the time
@@ -200,7 +201,7 @@ def check_network(path: Path) -> None:
 
 
 def remove_outputs(dataset: str, name: str) -> None:
-    """Remove the cleaned image and the mask of an image that is no longer there, and the folders this leaves empty."""
+    """Remove the cleaned image and the mask of an image that is gone, and folders that are then empty."""
     for path, top in (
         (paths.img_dir(dataset) / name, paths.img_dir(dataset)),
         (paths.mask_path(dataset, name), paths.mask_dir(dataset)),
@@ -213,7 +214,7 @@ def remove_outputs(dataset: str, name: str) -> None:
 
 
 def fingerprint_raw(path: Path) -> str:
-    """Fingerprint of a photograph's content; empty where it is no regular file or can't be read, a worker says why."""
+    """Return the fingerprint of a photograph's content; "" where it can't be read (a worker gives the reason)."""
     try:
         return records.fingerprint_file(path) if path.is_file() else ""
     except OSError:
@@ -221,7 +222,7 @@ def fingerprint_raw(path: Path) -> str:
 
 
 def is_done(dataset: str, name: str, row: dict[str, Any]) -> bool:
-    """Whether the files that a row of the record speaks of are there as they were written."""
+    """Return whether the files of a row of the record are there as they were written."""
     if "reason" in row:
         return True
     there = row["written"] == records.fingerprint_file(paths.img_dir(dataset) / name)
@@ -229,7 +230,7 @@ def is_done(dataset: str, name: str, row: dict[str, Any]) -> bool:
 
 
 def earlier_rows(record: dict, origin: dict) -> dict[str, dict[str, Any]]:
-    """Return the record's row of each image; rows made in another way than `origin`'s forget their photograph."""
+    """Return the record's row of each image; rows by other code or settings than `origin`'s lose their fingerprint."""
     rows = record.get("images")
     if not isinstance(rows, dict):
         return {}

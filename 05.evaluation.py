@@ -3,10 +3,10 @@
     python 05.evaluation.py
     python 05.evaluation.py --DATASET=bags --BOOTSTRAP_RESAMPLES=5000
 
-The first line is the Adjusted Rand Index (ARI), the task's score. Every score comes with a 95 % interval: the spread
-over which models happen to be in the data set, by drawing as many models with replacement (bootstrap). Images without
-a label are left out. Where the network was trained on some of the models, these (known) and the others (new) are also
-scored on their own. Without labels, the silhouette and the map's errors are what can be said.
+The first line is the Adjusted Rand Index (ARI), the task's score. Every score comes with a 95 % interval: how far the
+score would vary with other models of the same kind, by drawing as many models with replacement (bootstrap). Images
+without a label are left out. Where the network was trained on some of the models, these (known) and the others (new)
+are also scored on their own. Without labels, only the silhouette and the map's errors are given.
 
 Reads:  data/D/clusters.csv, data/D/clustering.json, data/D/features.npy, data/D/img_paths.txt,
         data/D/features.json, data/D/labels_true.csv (where there are labels), model/T/classes.txt
@@ -68,7 +68,7 @@ def read_known_models(features_record: dict) -> set[str]:
 
 
 def list_warnings(result: dict, features_record: dict) -> list[str]:
-    """Return what a reader of the scores has to know, in sentences."""
+    """Return the warnings that go with the scores, one sentence each."""
     warnings = []
     if features_record.get("initial_weights") == "random":
         warnings.append(
@@ -135,7 +135,7 @@ def read_clusters() -> tuple[list[str], list[str], np.ndarray]:
 
 
 def read_labels(images: list[str]) -> list[str]:
-    """Return the true label of each image, "" where it has none."""
+    """Return the true label of each image, "" for an image without one."""
     path = paths.data_dir(config.DATASET) / "labels_true.csv"
     if not path.exists():
         return [""] * len(images)
@@ -148,7 +148,7 @@ def read_labels(images: list[str]) -> list[str]:
 
 
 def describe_origin() -> dict:
-    """Return what the scores depend on, for their record."""
+    """Return all that the scores depend on, for their record."""
     data_dir = paths.data_dir(config.DATASET)
     names = ("clusters.csv", "clustering.json", "labels_true.csv", "features.json", "features.npy", "img_paths.txt")
     input_paths = [*(data_dir / name for name in names), paths.model_dir(config.TRAIN_DATASET) / "classes.txt"]

@@ -1,11 +1,11 @@
-"""Show what was found: pictures, the report, folders of photographs, files for other tools.
+"""Show the clusters: pictures, the report, folders of photographs, files for other tools.
 
     python 06.visualization.py
     python 06.visualization.py --DATASET=bags --CLUSTER_FOLDERS=hardlink
 
-`report.html` is one file that opens offline in any browser: the map, the clusters, what to look at, the scores.
+`report.html` is one file that opens offline in any browser: the map, the clusters, the review list, the scores.
 The pictures (PNG and SVG) are for papers and slides. With CLUSTER_FOLDERS the photographs of each cluster are put into
-a folder of its own; a file there that this stage did not put there is never touched.
+a folder of its own; files that this stage did not put there are never touched.
 
 Reads:  data/D/clusters.csv, data/D/som.npz, data/D/clustering.json, data/D/features.npy, data/D/img_paths.txt,
         result/D/evaluation.json, raw_img/D/, img/D/, data/D/labels_true.csv, data/D/labels_true.json,
@@ -56,13 +56,13 @@ in_threads = functools.partial(ordered_map, threads=True)
 
 
 def read_som() -> dict[str, np.ndarray]:
-    """Return the arrays of som.npz; raises UserError where it is missing, damaged or lacks one."""
+    """Return the arrays of som.npz; raises UserError where the file is missing or damaged, or an array is missing."""
     names = ("weights", "topology", "u_matrix", "hits", "unit_cluster", "cut_granularity", "cut_clusters")
     return files.read_npz(paths.data_dir(config.DATASET) / "som.npz", STAGE_04, names)
 
 
 def read_found(n_cols: int, handle: IOBase) -> Found:
-    """Read clusters.csv (of a map with `n_cols` columns), features and labels; raises UserError where they disagree.
+    """Read clusters.csv (of a map with `n_cols` columns), features and labels; raises UserError where files disagree.
 
     handle : an open file, in which the directions are kept as a memory map
     """
@@ -98,7 +98,10 @@ def read_found(n_cols: int, handle: IOBase) -> Found:
 
 
 def read_tiles(names: list[str], handle: IOBase) -> tuple[np.ndarray, list[int]]:
-    """Read the thumbnails of the photographs as they came, or of the cleaned ones where only these are there."""
+    """Read thumbnails of the photographs as they came, or of the cleaned ones where the original is gone.
+
+    Returns uint8 RGB (n_images, TILE, TILE, 3) and the places in `names` of photographs that can't be read.
+    """
     folders = [paths.raw_img_dir(config.DATASET), paths.img_dir(config.DATASET)]
     found = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names]
     return read_thumbnails(found, TILE, handle, in_threads)
@@ -118,7 +121,7 @@ def read_corrections(img_paths: list[str]) -> list[list[str]]:
 
 
 def list_answers(corrections: list[list[str]], img_paths: list[str]) -> list[Answer]:
-    """Return what lines of corrections.csv say of images that are among `img_paths`."""
+    """Return the answers in lines of corrections.csv about images that are among `img_paths`."""
     row_of = {name: row for row, name in enumerate(img_paths)}
     return [
         Answer(row_of[a], row_of[b], verdict == "same")
@@ -128,7 +131,7 @@ def list_answers(corrections: list[list[str]], img_paths: list[str]) -> list[Ans
 
 
 def read_skipped() -> list[dict[str, str]]:
-    """Return every image that a stage left out, with its reason."""
+    """Return every image that a stage left out: "image", "stage" and "reason"."""
     data_dir = paths.data_dir(config.DATASET)
     rows = []
     for name in ("skipped.csv", "features_skipped.csv"):
@@ -141,7 +144,7 @@ def read_skipped() -> list[dict[str, str]]:
 
 
 def describe_origin(names: list[str]) -> dict:
-    """Return what the pictures and the page of these images depend on, for their record."""
+    """Return all that the pictures and the page of these images depend on, for their record."""
     data_dir = paths.data_dir(config.DATASET)
     inputs_of_data = ("clusters.csv", "som.npz", "clustering.json", "features.npy", "img_paths.txt", "labels_true.csv",
                       "skipped.csv", "features_skipped.csv", "corrections.csv")  # fmt: skip
@@ -155,7 +158,7 @@ def describe_origin(names: list[str]) -> dict:
 
 
 def describe_run(evaluation: dict, own: dict) -> dict:
-    """Return how the result was made: seconds, settings (`own`: of stage 06), versions, weights, skipped images."""
+    """Return how the result was made: seconds, settings, versions, weights, skipped images; own : settings of 06."""
     data_dir, model_dir = paths.data_dir(config.DATASET), paths.model_dir(config.TRAIN_DATASET)
     record_paths = [data_dir / "labels_true.json", data_dir / "preprocess.json", model_dir / "feature_network.json",
                     data_dir / "features.json", data_dir / "clustering.json",
@@ -271,9 +274,9 @@ def write_handover(found: Found, vectors: np.ndarray, tiles: np.ndarray) -> list
 
 
 def write_cluster_folders(found: Found) -> tuple[int, int]:
-    """Put each cluster's photographs into a folder, by CLUSTER_FOLDERS; "none" removes what was put there.
+    """Put each cluster's photographs into a folder, by CLUSTER_FOLDERS; "none" removes those put there before.
 
-    Returns how many photographs were placed and how many files of others were left.
+    Returns the number of photographs placed, and of files of other origin, which stay.
     """
     folder, dataset = paths.result_dir(config.DATASET) / "clusters", config.DATASET
     sources = {"raw_img": paths.raw_img_dir(dataset), "img": paths.img_dir(dataset)}
@@ -300,7 +303,7 @@ def write_report(
 
 
 def warn_of_fonts(found: Found) -> None:
-    """Say which characters of the file names the pictures can't show."""
+    """Print the characters of file names and labels that the pictures can't show."""
     if lost := find_undrawable([*found.names, *found.labels]):
         some = "".join(sorted(lost))[:20]
         print(f"warning: no installed font has {some}: boxes in the pictures, though not in report.html "

@@ -95,7 +95,7 @@ def read_pair(pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def model_of(path: Path) -> str:
-    """Return the model that a photograph shows by LABEL_PATTERN, or its own name where that does not match."""
+    """Return a photograph's model by LABEL_PATTERN, or the photograph's name where the pattern does not match."""
     match = re.match(config.LABEL_PATTERN, path.stem)
     return match.group(1) if match else path.stem
 
@@ -153,7 +153,7 @@ def read_photographs(dataset: str, pairs: Pairs, rng: np.random.Generator, mater
 
 
 def read_ground(path: Path) -> np.ndarray | None:
-    """Return a photograph to put things in front of, uint8 BGR, of at most WORK_SIZE; None where it can't be read."""
+    """Return a photograph that serves as a ground, uint8 BGR, of at most WORK_SIZE; None where it can't be read."""
     try:
         image_bgr = images.read_bgr(path)
     except images.ImageError:

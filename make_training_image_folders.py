@@ -29,7 +29,7 @@ RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  #
 
 
 def safe(text: str) -> str:
-    """`text` as a file or folder name on every system: what some system forbids is written as %XX.
+    """Return `text` as a file or folder name for every system: characters that a system forbids become %XX.
 
     Different texts stay different, also where a system ignores trailing dots and blanks.
 

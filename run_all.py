@@ -43,7 +43,7 @@ NO_LABELS = 3  # exit code of 00.make_labels_true.py
 
 @dataclass
 class Step:
-    """One stage on one data set, and what came of it."""
+    """One stage on one data set, and its results."""
 
     stage: str
     dataset: str
@@ -132,7 +132,7 @@ def table(steps: list[Step]) -> str:
 
 
 def scores(dataset: str) -> str:
-    """Return what evaluation.json and the report of `dataset` say, in a few lines; empty where they are not there."""
+    """Return the scores and the path of the report of `dataset`, in a few lines; empty where they are missing."""
     from pipeline.machinery import files, paths
 
     evaluation_path, report_path = (paths.result_dir(dataset) / name for name in ("evaluation.json", "report.html"))
@@ -164,7 +164,7 @@ def parsed_arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 def steps_of(options: argparse.Namespace, overrides: list[str]) -> list[Step]:
-    """Return the steps to run, by config.py with the overrides; raises SettingError for one that is wrong."""
+    """Return the steps to run, by config.py with the overrides; raises SettingError for a wrong override."""
     import config
     from pipeline.machinery import settings
     from pipeline.machinery.errors import SettingError

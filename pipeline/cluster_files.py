@@ -1,4 +1,4 @@
-"""Files that stage 04 keeps between its runs: what training found, earlier runs, and a person's corrections."""
+"""Read the files that stage 04 keeps between its runs: the training, earlier runs, and a person's corrections."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -68,7 +68,7 @@ def earlier_images(run: EarlierRun, first: Training) -> EarlierImages:
 
 
 def calibration_of(first: EarlierRun) -> Calibration:
-    """Return how strong the links of images are in the run that trained the map."""
+    """Return how strong images are linked with images of their own and of other clusters in the `first` run."""
     training, rows = first.training, first.rows
     some = rows[:: -(-len(rows) // SAMPLED)]
     sample = Directions(first.features, training.centre, some)[:]
@@ -80,7 +80,7 @@ def calibration_of(first: EarlierRun) -> Calibration:
 
 
 def chain_of(dataset: str | None) -> list[str]:
-    """Return the data sets that an assignment to `dataset` rests on: itself, the one it was assigned to, and so on."""
+    """Return the data sets behind an assignment to `dataset`: `dataset`, the one that it was assigned to, and so on."""
     chain: list[str] = []
     while dataset and dataset not in chain:
         chain.append(dataset)
@@ -134,7 +134,7 @@ def read_earlier_run(earlier: str, n_features: int, current: str, prints: dict[s
 
 
 def read_corrections(dataset: str, img_paths: list[str]) -> list[Answer]:
-    """Return what data/D/corrections.csv says of pairs of images (rows of img_paths), in the order of its lines.
+    """Return the answers in data/D/corrections.csv about pairs of images (rows of img_paths), line by line.
 
     A line about a photograph that is gone is left out with a warning. Raises UserError naming the line where a name is
     ambiguous, the verdict is neither, or lines contradict.

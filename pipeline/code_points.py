@@ -1,4 +1,4 @@
-"""Colours that a picture tells by code points, as HEIC and AVIF do in place of a colour profile, into sRGB.
+"""Convert colours to sRGB by code points, which HEIC and AVIF files hold in place of a colour profile.
 
 References: ITU-T H.273 (the code points); ITU-R BT.2100 (PQ, HLG), BT.2408 (white of printed paper at 203 cd/m2) and
 BT.2087 (BT.2020 to BT.709); SMPTE EG 432-1 (Display P3's primaries).
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 256  # bounds the memory
 
 
 def find_code_points(data: bytes) -> tuple[int, int] | None:
-    """Return the code points of primaries and of the transfer function in a file's first such box; None for none."""
+    """Return a file's first code points, of the primaries and of the transfer function; None where it has none."""
     place = data.find(BOX)
     if place < 0 or len(data) < place + len(BOX) + 4:
         return None
@@ -31,7 +31,7 @@ def find_code_points(data: bytes) -> tuple[int, int] | None:
 
 
 def convert_code_points(colours_rgb: np.ndarray, primaries: int, transfer: int) -> np.ndarray:
-    """Return an image in sRGB, uint8 RGB (H, W, 3) -> the same; as it is where its code points mean nearly sRGB.
+    """Convert an image to sRGB, uint8 RGB (H, W, 3); unchanged where its code points mean nearly sRGB.
 
     High dynamic range is cut at the white of printed paper.
 

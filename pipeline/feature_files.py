@@ -17,7 +17,7 @@ from pipeline.machinery.paths import data_dir, display_path, model_dir
 
 
 def paths_of(dataset: str) -> dict[str, Path]:
-    """Return the files that stage 03 writes, by what they are; "next" ones lie there before the exchange."""
+    """Return the paths of the files that stage 03 writes, by short names; the "next" ones await the exchange."""
     folder = data_dir(dataset)
     return {
         "features": folder / "features.npy",
@@ -44,7 +44,7 @@ def exchange(paths: dict[str, Path]) -> None:
 
 
 def finish_exchange(paths: dict[str, Path]) -> None:
-    """Finish the exchange that a killed run had begun; what a run killed before that left behind is removed."""
+    """Finish the exchange that a killed run began; remove the files of a run that was killed before its exchange."""
     outputs = (records.read_record(paths["record"]) or {}).get("outputs", {})
     for new, old in (("next", "features"), ("names_next", "names")):
         if paths[new].exists() and records.fingerprint_file(paths[new]) != outputs.get(display_path(paths[old])):
@@ -83,7 +83,7 @@ def find_known_features(dataset: str, train_dataset: str) -> Path:
 
 
 def fits_features(known_path: Path, dataset: str) -> bool:
-    """Tell whether known models' features are of the network that made features.npy, as far as both files say so."""
+    """Return whether known models' features are of the network that made features.npy; True where a file names none."""
     folder = data_dir(dataset)
     record = records.recorded(folder / "features.npy", folder / "features.json")
     network = record["made_from"].get("network") if record else None

@@ -45,7 +45,7 @@ class Start(NamedTuple):
 
 
 def identify(chosen: str, seed: int) -> str:
-    """Return what the initial weights are, as far as it can be told without loading them; see `weights.known`.
+    """Return an identity of the initial weights without loading them; see `weights.known`.
 
     chosen, seed : PRETRAINED_WEIGHTS, RANDOM_SEED
     """
@@ -76,7 +76,7 @@ def build_start(chosen: str, image_size: int, seed: int, policy: str = "float32"
 
 
 def describe_weights(start: Start) -> str:
-    """Say in a few words which weights were taken."""
+    """Return in a few words which weights were taken."""
     if start.initial_weights == START:
         return f"the project's own start network, up to {start.last_block} (ImageNet's could not be had)"
     return "ImageNet's" if start.initial_weights == "imagenet" else start.initial_weights
@@ -104,7 +104,7 @@ def load_trained(path: Path, record: dict, image_size: int, seed: int) -> "keras
 
 
 def find_encoder(chosen: str) -> Path:
-    """Return where FEATURE_NETWORK leads when it is a path; relative ones start at the project's folder.
+    """Return the path that FEATURE_NETWORK gives; a relative path starts at the project's folder.
 
     Raises UserError where there is no such file.
     """

@@ -149,7 +149,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _turn_upright(image: Image.Image, data: bytes) -> None:
-    """Apply EXIF's orientation in place; an image whose EXIF block is damaged stays as it is.
+    """Turn an image upright by its EXIF orientation, in place; an image with a damaged EXIF block stays as it is.
 
     In HEIC and AVIF, boxes ("irot", "imir") say how the image is turned, and EXIF's orientation says it a second time:
     pillow-heif has turned the image and reset EXIF, Pillow has put the boxes of an AVIF into EXIF, where it has any.

@@ -1,4 +1,4 @@
-"""What stays in memory: what glibc's allocator does with that of arrays that are gone, and pages of mapped files."""
+"""Control which memory stays in this process: memory of freed arrays (glibc), and pages of mapped files."""
 
 import contextlib
 import ctypes
@@ -8,29 +8,30 @@ import numpy as np
 
 
 def _call(name: str, *arguments: int) -> None:
-    """Call a function of the C library where it has it; elsewhere nothing is done."""
+    """Call a function of the C library; do nothing where the library lacks it."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         getattr(ctypes.CDLL(None), name)(*arguments)
 
 
 def keep_freed() -> None:
-    """Keep the memory of arrays under 32 MB for the next ones, up to 256 MB for each thread.
+    """Keep the memory of freed arrays under 32 MB for the next arrays, up to 256 MB for each thread.
 
-    Else the system takes it back and clears it for every array anew.
+    Otherwise the system takes the memory back, and clears it anew for every array.
     """
     _call("mallopt", -3, 1 << 25)  # M_MMAP_THRESHOLD, its greatest value
     _call("mallopt", -1, 1 << 28)  # M_TRIM_THRESHOLD
 
 
 def give_back_freed() -> None:
-    """Give back to the system all that is free, in between what is in use too."""
+    """Give all free memory back to the system, also the free pages between used ones."""
     _call("malloc_trim", 0)
 
 
 class MappedRows:
     """Rows of a memory-mapped array whose pages leave this process once they are read; the system keeps them cached.
 
-    Of rows here and there, each brings its surroundings into memory: few rows of a large file would fill it.
+    Reading single rows here and there brings the pages around each into memory: without this class, a few rows of a
+    large file would fill the memory.
 
     array : memory map of shape (n, width)
     """

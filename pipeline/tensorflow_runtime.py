@@ -1,4 +1,4 @@
-"""Import TensorFlow quietly, and say what this machine computes fast.
+"""Import TensorFlow quietly, and choose the number type that this machine computes fast.
 
 TensorFlow is imported by the functions that need it, since a stage with nothing to do must not wait for it.
 """
@@ -14,7 +14,7 @@ from types import ModuleType
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Hide what native code writes to the standard error output; Python's exceptions are raised as ever."""
+    """Hide the messages of native code on the standard error output; Python's exceptions are raised as usual."""
     sys.stderr.flush()
     try:
         kept = os.dup(2)
@@ -51,16 +51,16 @@ def tensorflow() -> ModuleType:
 
 
 def disable_amx() -> None:
-    """Have oneDNN, which TensorFlow computes with, leave AMX alone; to be called before the first computation.
+    """Keep oneDNN, TensorFlow's library of kernels, from using AMX; call this before the first computation.
 
-    In training in bfloat16 its kernels for AMX let foreign values into their results (uxlfoundation/oneDNN issue 5717):
-    other weights each time, or NaN. Those for AVX512-BF16 do not.
+    Its AMX kernels read values outside their inputs while training in bfloat16 (uxlfoundation/oneDNN issue 5717), so
+    that the weights differ each time or become NaN. Its AVX512-BF16 kernels do not.
     """
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
 def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether the processor (AVX512-BF16 or AMX, as Linux lists it) or a GPU multiplies in bfloat16 natively."""
+    """Return whether the processor (AVX512-BF16 or AMX, as Linux lists them) or a GPU multiplies bfloat16 natively."""
     try:
         flags = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:

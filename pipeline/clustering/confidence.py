@@ -1,4 +1,4 @@
-"""How sure each image's cluster is, and which images fit nowhere."""
+"""Rate how sure the cluster of each image is, and find images that fit nowhere."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ OUTLIER_COSINE = 0.15  # -1..1; images less like their nearest ones than this fi
 
 
 def confidence(cluster: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How sure each of the m images' cluster is, and the cluster that it would be in otherwise.
+    """Return how sure the cluster of each of m images is, and the cluster that would be the image's next.
 
     cluster : ndarray of shape (m,) or longer: behind the m images may be others, whose clusters are sure
     neighbours, similarity : ndarrays of shape (m, k), nearest first
 
     Returns
     -------
-    sure : ndarray of shape (m,), float64, 0..1: the share of its nearest neighbours that are in its cluster, times the
-        mean of that share over those neighbours, both weighted by similarity. As many neighbours count as its cluster
-        has other images, at most 2 * VOTERS. For an image that is alone: its distance to the nearest one
+    sure : ndarray of shape (m,), float64, 0..1: the share of an image's nearest neighbours that are in its cluster,
+        times the mean of this share over these neighbours, both weighted by similarity. As many neighbours count as
+        the cluster has other images, at most 2 * VOTERS. For an image that is alone: 1 - its similarity to the nearest
     runner_up : ndarray of shape (m,), int64: the cluster with the next largest share; -1 where there is none
     """
     nearest = neighbours[:, : 2 * VOTERS]
@@ -58,7 +58,7 @@ def outliers(likeness: np.ndarray) -> np.ndarray:
 
 
 def join_nearest(cluster: np.ndarray, odd: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Clusters in which each image of `odd` is in the cluster of its nearest image that is none of them, (m,) int32.
+    """Return clusters, (m,) int32, where each image of `odd` is in the cluster of its nearest image that is not odd.
 
     cluster : int ndarray of shape (m,); odd : bool ndarray of shape (m,); neighbours : ndarray of shape (m, k), nearest
     first. An odd image whose neighbours are all odd stays.

@@ -1,4 +1,4 @@
-"""Clusters that keep what a person said of pairs of images."""
+"""Correct clusters by a person's answers about pairs of images."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from pipeline.scoring.silhouette import silhouettes
 
 
 def find_verdict(cells: dict[str, str]) -> str | None:
-    """Return "same" or "different" from a line of corrections.csv, None where it says neither or both.
+    """Return "same" or "different" from a line of corrections.csv, None where the line holds neither or both.
 
     The verdict stands in the column of that name, or in any further column beside "image_a" and "image_b".
 
@@ -24,7 +24,7 @@ def find_verdict(cells: dict[str, str]) -> str | None:
 
 
 class Answer(NamedTuple):
-    """What a person said of two images, by their rows."""
+    """A person's answer about two images, given by their rows."""
 
     one: int
     other: int
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 def same_groups(n_images: int, answers: list[Answer]) -> np.ndarray:
-    """For each image the group of those that are the same by `answers`, directly or through others, (n_images,)."""
+    """Return the group of each image, (n_images,); images called the same, also through others, share a group."""
     a, b = np.array([(one, other) for one, other, same in answers if same], np.int64).reshape(-1, 2).T
     graph = sparse.coo_matrix((np.ones(len(a)), (a, b)), (n_images, n_images))
     return sparse.csgraph.connected_components(graph, directed=False)[1]
@@ -46,12 +46,13 @@ def corrected(
     answers: list[Answer],
     first_new: int,
 ) -> np.ndarray:
-    """Clusters that keep the answers, which are followed in their order; a cluster that none concerns keeps its id.
+    """Return clusters that keep the answers, (n,); a cluster that no answer concerns keeps its id.
 
-    Images called the same and in two clusters: an image that is unsure of its cluster, or called different from one of
-    its cluster, moves to the other's; else the clusters are joined. Images called different and in one cluster: it is
-    cut in two around them where that gives two groups that stand apart, else the less sure one moves out, to its
-    runner-up or a cluster of its own. Images called the same always move together.
+    The answers are followed in their order. Two images called the same that lie in two clusters: the image that is
+    less sure of its cluster moves to the other's cluster where it is unsure, or called different from an image of its
+    own; otherwise the clusters are joined. Two images called different that lie in one cluster: the cluster is cut in
+    two around them where the two groups stand apart; otherwise the less sure image moves out, to its runner-up or to a
+    cluster of its own. Images called the same always move together.
 
     cluster, sure, runner_up : ndarrays of shape (n,), see `confidence`
     first_new : the id of the first new cluster, larger than all ids in use
@@ -101,10 +102,10 @@ def corrected(
 
 
 def two_sides(data: np.ndarray, group: np.ndarray, group_a: int, group_b: int) -> np.ndarray | None:
-    """Cut the images into those nearer to group a and to group b (bool, True = b); None where they don't stand apart.
+    """Cut a cluster into images nearer to group a and to group b, bool (n_members,), True = b, or None.
 
-    data : ndarray of shape (n_members, n_features), directions. Two means that start at the two groups and may not
-    separate images of one group; apart means a mean silhouette over 0.2.
+    data : ndarray of shape (n_members, n_features), directions. K-means with two means starts at the two groups and
+    keeps images of one group together. None where the mean silhouette is at most 0.2 or a side has only one image.
     """
     n_groups = group.max() + 1
     side = data @ data[group == group_b].mean(axis=0) > data @ data[group == group_a].mean(axis=0)

@@ -1,4 +1,4 @@
-"""Keep the state of long work in one file, so that a run that was killed goes on from there."""
+"""Keep the state of long work in one file, so that the next run goes on from it where a run was killed."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,14 @@ class Checkpoint:
     """Arrays and a few values, written whole or not at all.
 
     path : a .npz file
-    key : fingerprint of what the work depends on; what was written under another key is not read
+    key : fingerprint of all that the work depends on; a file with another key is not read
     """
 
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
 
     def write(self, arrays: dict[str, list[np.ndarray]], state: dict) -> None:
-        """Write lists of arrays by their names, and what JSON can hold."""
+        """Write lists of arrays by their names, and `state`, which JSON can hold."""
         named = {f"{name}_{i}": value for name, values in arrays.items() for i, value in enumerate(values)}
         lengths = {name: len(values) for name, values in arrays.items()}
         text = json.dumps({"key": self.key, "lengths": lengths, "state": state})
@@ -27,7 +27,7 @@ class Checkpoint:
             np.savez(temporary, state=np.array(text), **named)
 
     def read(self) -> tuple[dict[str, list[np.ndarray]], dict] | None:
-        """Return what `write` was given; None where there is nothing under this key, or it is damaged."""
+        """Return the `arrays` and `state` last written; None where no file has this key, or the file is damaged."""
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 about = json.loads(str(stored["state"]))

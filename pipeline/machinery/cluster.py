@@ -45,7 +45,7 @@ class UnfitWorkerError(Exception):
 
 
 class Order(NamedTuple):
-    """What every piece of work of a run comes with."""
+    """What a worker is told with every piece of a run's work."""
 
     root: str
     marker: str  # path of a file below the root, which is there as long as the work is wanted
@@ -54,7 +54,7 @@ class Order(NamedTuple):
 
 
 class Connection:
-    """A client of a Dask scheduler, with what all maps over it share: the workers found unfit, the files of arrays.
+    """A client of a Dask scheduler; all maps over it share the list of unfit workers and the files of arrays.
 
     address : of the scheduler, "tcp://host:8786", or "tls://host:8786" with certificates
     tls_dir : folder with ca.pem, cert.pem and key.pem; None for a scheduler without TLS
@@ -70,14 +70,14 @@ class Connection:
         self.arrays = SharedArrays(self.run.with_name(f"{self.run.name}.arrays"))
 
     def order(self) -> "Order":
-        """Write the marker of one map; return what each piece of its work comes with."""
+        """Write the marker file of one map; return the order that goes with each piece of its work."""
         marker = self.run.with_name(f"{self.run.name}.{next(self.numbers)}.workers")
         marker.touch()
         values = {name: settings.value(name) for name in settings.names()}
         return Order(str(root()), str(marker), code_print(), values)
 
     def threads_of_workers(self) -> dict[str, int]:
-        """Return the number of threads of each worker that is there and was not found unfit, by its address."""
+        """Return the number of threads of each worker that is there and fit, by its address."""
         try:
             threads = self.client.nthreads()
         except OSError:
@@ -85,11 +85,11 @@ class Connection:
         return {worker: n for worker, n in threads.items() if worker not in self.unfit}
 
     def fit_workers(self) -> list[str]:
-        """Addresses of the workers that are there and were not found unfit."""
+        """Return the addresses of the workers that are there and fit."""
         return list(self.threads_of_workers())
 
     def exclude(self, worker: str, reason: str) -> None:
-        """Give no more work to a worker, and say why once."""
+        """Give no more work to a worker, and print the reason once."""
         if worker not in self.unfit:
             self.unfit.add(worker)
             print(f"warning: the worker {worker} gets no work: {reason}", file=sys.stderr)
@@ -177,7 +177,7 @@ class Batch:
         self.send()
 
     def send(self) -> None:
-        """Have any worker do it; where some were found unfit, any of the others that are there now."""
+        """Send the item to any worker that is fit."""
         cluster, connection = self.cluster, self.cluster.connection
         self.workers = connection.fit_workers() if connection.unfit else []
         work = cluster.order, cluster.function, connection.arrays.pickled(self.items)
@@ -185,7 +185,7 @@ class Batch:
         cluster.sent.add(self.future)
 
     def result(self) -> list[tuple]:
-        """Wait for the results; where a worker was unfit for them, or all that were asked are gone, ask others."""
+        """Wait for the results; send the item again where its worker was unfit, or all that were asked have gone."""
         import distributed
 
         while True:
@@ -242,7 +242,7 @@ def connect(address: str, tls_dir: Path | None) -> "distributed.Client":
 
 
 def warn_if_open(address: str) -> None:
-    """Warn of a scheduler that other machines may reach, and everything that reaches it may run any code."""
+    """Warn of a scheduler without TLS that other machines may reach: whoever reaches it can run any code."""
     host = re.sub(r"^\w+://|:\d+$", "", address).strip("[]")
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback:
@@ -280,7 +280,7 @@ _one_at_a_time = threading.Lock()  # root and settings are those of the process
 
 
 def run_batch(order: Order, pickled_function: bytes, pickled_items: bytes) -> list[tuple]:
-    """Return (result, error) of a function for each of a list of items; what a worker does.
+    """Call a function for each of a list of items, on the worker; return (result, error) of each.
 
     Raises UnfitWorkerError where the worker does not see the marker, or would compute with other code.
     """

@@ -5,7 +5,7 @@ import sys
 
 
 class UserError(Exception):
-    """What went wrong, where, and what to do, in one sentence. Ends a stage with `exit_code`."""
+    """A mistake of the user: one sentence says the fault, the place and the remedy. A stage ends with `exit_code`."""
 
     exit_code = 1
 
@@ -17,7 +17,7 @@ class SettingError(UserError):
 
 
 def remedy_of(error: OSError) -> str | None:
-    """Return what to do about a file that can't be written; None where the error is of another kind."""
+    """Return the advice for a file that can't be written; None for an error of another kind."""
     # NumPy's tofile() reports a full disk without a number
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) or "requested and" in str(error):
         return "make room on the disk and run this again"

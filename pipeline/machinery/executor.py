@@ -89,7 +89,7 @@ def connected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open_to_the_end() -> Iterator[Connections]:
-    """Give a place for connections, and close those at the end of the block."""
+    """Yield an empty dict for connections, and close those in the dict at the end of the block."""
     connections: Connections = {}
     try:
         yield connections
@@ -101,7 +101,7 @@ def _open_to_the_end() -> Iterator[Connections]:
 
 
 def _disconnect(connections: Connections, ended: SimpleQueue) -> None:
-    """Close connections, and say so in `ended`."""
+    """Close connections, and then put True into `ended`."""
     _ignore_ctrl_c()
     try:
         for connection in connections.values():
@@ -112,7 +112,7 @@ def _disconnect(connections: Connections, ended: SimpleQueue) -> None:
 
 
 def _begin_cluster(function: Callable, connections: Connections, stopped: list[bool]) -> Cluster:
-    """Return the workers of SCHEDULER for one map, by a connection that is open, or that is opened now."""
+    """Return the workers of SCHEDULER for one map, over the open connection, or a new one."""
     address, tls = settings.value("SCHEDULER"), settings.value("SCHEDULER_TLS")
     with _connecting:
         if (address, tls) not in connections:
@@ -121,7 +121,7 @@ def _begin_cluster(function: Callable, connections: Connections, stopped: list[b
 
 
 def _ignore_ctrl_c() -> None:
-    """Leave Ctrl-C to other threads; processes that this thread forks take that over."""
+    """Leave Ctrl-C to other threads; processes that this thread forks ignore it as well."""
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
@@ -195,11 +195,11 @@ class Pool(Protocol):
     def submit(self, item: object) -> Future: ...
 
     def explain(self, error: BaseException, item: object) -> BaseException:
-        """Return what to raise for an error that came when the result for `item` was waited for."""
+        """Return the exception to raise for an error that came while the result for `item` was waited for."""
         ...
 
     def close(self) -> None:
-        """Finish what is at work and begin nothing else."""
+        """Finish the items that are at work, and begin no others."""
         ...
 
 
@@ -249,9 +249,9 @@ class Processes:
 
 
 def keep(key: object, make: Callable[[], Result]) -> Result:
-    """Return what `make` gives, made once in this process as long as it is asked for with the same `key`.
+    """Return the result of `make()`, which is called once in this process as long as `key` stays the same.
 
-    For what takes long to make and can't be pickled: a function of `ordered_map` makes it where it works.
+    It is for objects that take long to make and can't be pickled: a function of `ordered_map` makes them in its worker.
     """
     if key not in _kept:
         _kept.clear()
@@ -265,7 +265,7 @@ _ended: mmap.mmap
 
 
 def _begin_process(function: Callable, ended: mmap.mmap) -> None:
-    """Return what a forked process does first."""
+    """Prepare a forked process for its items."""
     global _function, _ended
     _function, _ended = function, ended
     gc.freeze()  # nothing that was open at the fork is closed a second time
@@ -273,7 +273,7 @@ def _begin_process(function: Callable, ended: mmap.mmap) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that it was forked from has ended, however that came."""
+    """End this process as soon as the process that it was forked from has ended, even when that was killed."""
     if parent := multiprocessing.parent_process():
         parent.join()
     os._exit(1)

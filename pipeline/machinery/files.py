@@ -1,6 +1,6 @@
-"""How files are read and written: whole or not at all, and with a sentence where one is missing or damaged.
+"""Read and write files: written whole or not at all; a missing or damaged file is a sentence for the user.
 
-The readers take the name of the stage that writes the file, for that sentence.
+The readers take the name of the stage that writes the file, for this sentence.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pipeline.machinery.paths import check_within_root, display_path, root
 
 
 def require(path: Path, stage: str) -> Path:
-    """Return `path`; raises UserError naming the `stage` that makes it where it does not exist."""
+    """Return `path`; raises UserError where it does not exist, naming the `stage` that makes it."""
     if not path.exists():
         raise UserError(f"{display_path(path)} not found: run {stage} first")
     return path
@@ -28,10 +28,10 @@ def require(path: Path, stage: str) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, waited_for: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`, with its suffix; rename it onto `path` at the end, remove it on an error.
+    """Yield a temporary path beside `path`, with its suffix; rename it to `path` at the end, remove it on an error.
 
-    Before the renaming, the content is `waited_for` until it is on the disk. Not so the many images whose fingerprints
-    a record holds: one that a power failure emptied is found by that, and made again.
+    waited_for : wait until the content is on the disk before the renaming. False for the many images whose fingerprints
+        a record holds: an image that a power failure emptied is noticed by its fingerprint and made again.
 
     Raises UserError where the disk is full or read-only, or the folder is no place to write to: `check_within_root`.
 
@@ -67,13 +67,13 @@ def atomic_write(path: Path, waited_for: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write the content of one file of many, such as an image, without waiting until it is on the disk."""
+    """Write one file of many, such as an image, without waiting until the content is on the disk."""
     with atomic_write(path, waited_for=False) as temporary:
         temporary.write_bytes(data)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed run of `atomic_write` left directly in `folder`."""
+    """Remove the temporary files of killed runs (`atomic_write`) directly in `folder`."""
     for path in folder.glob(".*.tmp*"):
         check_within_root(path).unlink(missing_ok=True)
 

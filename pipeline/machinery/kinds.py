@@ -86,7 +86,7 @@ Block = Literal[EarlierBlock, "mixed10"]  # the eleven Inception blocks of Incep
 
 
 def describe(kind: Any) -> str:
-    """Return what a value of a kind is, in words.
+    """Return a kind in words, as messages name it.
 
     >>> describe(Count), describe(Share | None)
     ('a whole number from 1', 'a number from 0 to 1, or None')
@@ -108,7 +108,7 @@ def describe(kind: Any) -> str:
 
 
 def problem_of(value: object, kind: Any) -> str | None:
-    """Why `value` is not of `kind`, as "must be ..."; None where it is. 1.0 is no whole number, and 1 is not True.
+    """Return why `value` is not of `kind`, "must be ...", or None. 1.0 is no whole number, and 1 is not True.
 
     >>> problem_of(3, Count), problem_of(0, Count)
     (None, 'must be a whole number from 1')

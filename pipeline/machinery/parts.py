@@ -1,4 +1,4 @@
-"""Keep rows of an array while they are computed, so that an interrupted run has not worked in vain."""
+"""Keep rows of an array on the disk while they are computed, so that the next run goes on from an interrupted one."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from pipeline.machinery.records import fingerprint
 class Parts:
     """Rows computed but not yet in the array that they are for: a folder of .npz files, each written whole.
 
-    folder : a part lies in a sub-folder of it
-    key : names the sub-folder: fingerprint of what rows depend on besides their items
-    stage : the script that writes them, for messages
+    folder : holds a sub-folder for each key
+    key : fingerprint of all that rows depend on besides their items; the sub-folder's name
+    stage : the script that writes the parts, for messages
     """
 
     def __init__(self, folder: Path, key: str, stage: str):
@@ -26,14 +26,14 @@ class Parts:
         check_within_root(self.own / "a part")
 
     def begin(self, about: dict) -> None:
-        """Say what the rows that follow are; parts under other keys are removed."""
+        """Store a description of the rows to come, and remove parts under other keys."""
         for path in self.folder.glob("*"):
             if path != self.own:
                 shutil.rmtree(path)
         write_json(self.own / "about.json", about)
 
     def about(self) -> dict:
-        """Return what `begin` said; empty where no part is kept."""
+        """Return the description that `begin` stored; empty where there is none."""
         path = self.own / "about.json"
         return read_json(path, self.stage) if path.exists() else {}
 
@@ -45,7 +45,7 @@ class Parts:
                 np.savez(temporary, keys=np.array(keys), rows=np.stack(values))
 
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Give all pairs kept; a damaged part is passed over."""
+        """Yield all pairs kept; a damaged part is removed."""
         for path in sorted(self.own.glob("[!.]*.npz")):
             try:
                 part = read_npz(path, self.stage, ("keys", "rows"))

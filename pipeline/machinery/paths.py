@@ -23,27 +23,27 @@ def _resolved(folder: str) -> Path:
 
 
 def raw_img_dir(dataset: str) -> Path:
-    """Return the photographs as they came."""
+    """Return the folder of the photographs as they came."""
     return root() / "raw_img" / dataset
 
 
 def img_dir(dataset: str) -> Path:
-    """Return the photographs with the background removed."""
+    """Return the folder of the photographs with the background removed."""
     return root() / "img" / dataset
 
 
 def mask_dir(dataset: str) -> Path:
-    """Return the masks of stage 01: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
+    """Return the folder of stage 01's masks: `a/b.jpg` -> `a/b.jpg.png`, 0 and 255."""
     return root() / "mask" / dataset
 
 
 def mask_path(dataset: str, name: str) -> Path:
-    """Return the mask of the image `name`: its name with .png after it, shortened where that is too long for a file."""
+    """Return the path of an image's mask: the image's name with .png after it, see `fit_name`."""
     return mask_dir(dataset) / fit_name(f"{name}.png")
 
 
 def fit_name(name: str) -> str:
-    """Shorten the last part of a name with "/" to what file systems take; different names stay different.
+    """Return a name with "/" whose last part has at most MAX_NAME_BYTES; different names stay different.
 
     Long names come from addresses, and from scripts with three bytes a letter: 84 letters of Korean are too long.
 
@@ -61,27 +61,27 @@ def fit_name(name: str) -> str:
 
 
 def mask_true_dir(dataset: str) -> Path:
-    """Return the true masks of drawn images, named like those of `mask_dir`."""
+    """Return the folder of the true masks of drawn images, named like those of `mask_dir`."""
     return root() / "mask_true" / dataset
 
 
 def data_dir(dataset: str) -> Path:
-    """Labels, features and clusters."""
+    """Return the folder of labels, features and clusters."""
     return root() / "data" / dataset
 
 
 def training_images_dir(dataset: str) -> Path:
-    """One folder of images for each known model."""
+    """Return the folder that holds a folder of images for each known model."""
     return root() / "training_images" / dataset
 
 
 def model_dir(dataset: str) -> Path:
-    """Return the fine-tuned network."""
+    """Return the folder of the fine-tuned network."""
     return root() / "model" / dataset
 
 
 def result_dir(dataset: str) -> Path:
-    """Scores, pictures and the report."""
+    """Return the folder of scores, pictures and the report."""
     return root() / "result" / dataset
 
 
@@ -92,14 +92,14 @@ def written_dirs(dataset: str) -> list[Path]:
 
 
 def display_path(path: Path) -> str:
-    """`path` relative to the root where it lies below it, with "/": as messages and records name it."""
+    """Return `path` as messages and records name it: with "/", below the root relative to the root."""
     return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else path.as_posix()
 
 
 def check_within_root(path: Path) -> Path:
     """Return `path`, a place to write to or to remove; raises UserError where it leads out of the root.
 
-    Refused are "..", and symbolic links to folders below the root: what lies behind one is not the project's to change.
+    Refused are "..", and symbolic links to folders below the root: the project must not change files behind a link.
     """
     if not path.is_relative_to(root()) or path.parent.resolve() != path.parent:
         raise UserError(

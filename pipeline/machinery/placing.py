@@ -1,6 +1,6 @@
-"""Photographs placed into folders for people: links or copies, of which only what was placed is ever removed.
+"""Photographs placed into folders for people, as links or copies; only files placed here are ever removed.
 
-The manifest `.placed.json` of a folder lists what lies there by a run of the program; a file that someone else put
+The manifest `.placed.json` of a folder lists the files that a run of the program placed; a file that someone else put
 there or changed stays as it is.
 """
 
@@ -61,7 +61,7 @@ def remove_placed(folder: Path, sources: Sequence[Path], stage: str) -> int:
 
 
 def read_manifest(folder: Path, sources: Sequence[Path], stage: str) -> dict[Path, Path]:
-    """Return what the manifest lists: path of the placed file -> path of its origin, below one of `sources`."""
+    """Return the files that the manifest lists: path of the placed file -> its origin's, below one of `sources`."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         return {}
@@ -115,7 +115,7 @@ def place(origin: Path, target: Path, how: str) -> None:
 
 
 def is_placed(target: Path, origin: Path) -> bool:
-    """Return whether `target` is still what `place` made of `origin`: a link to it, or a copy of it."""
+    """Return whether `target` is a link to `origin` or a copy of it, as `place` makes them."""
     if target.is_symlink():
         return os.readlink(target) == os.path.relpath(origin, target.parent)  # noqa: PTH115 (as it was written)
     if not target.is_file() or not origin.is_file():

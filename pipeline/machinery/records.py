@@ -1,7 +1,7 @@
-"""The record of an output: what it was made from. By it a stage knows that it is up to date or out of step.
+"""The record of an output names its inputs, settings and code; by it a stage knows whether the output is up to date.
 
 A record is a JSON file beside the outputs with the stage's code, the settings, and the fingerprints of the inputs and
-of the outputs. An output without a record was put there by someone else, and is taken as it is.
+of the outputs. An output without a record was put there by someone else: it is used as it is.
 """
 
 import ast
@@ -23,13 +23,13 @@ HELD_OTHERWISE = (PROJECT / "config.py", PROJECT / "pipeline" / "dataset.py")
 
 
 def fingerprint(value: object) -> str:
-    """Fingerprint of a value that JSON can hold, 32 hexadecimal digits (BLAKE2b)."""
+    """Return the fingerprint of a value that JSON can hold, 32 hexadecimal digits (BLAKE2b)."""
     text = json.dumps(plain(value), ensure_ascii=True, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def fingerprint_file(path: Path) -> str:
-    """Fingerprint of a file's content, 32 hexadecimal digits; "missing" or "unreadable" where it has none."""
+    """Return the fingerprint of a file's content, 32 hexadecimal digits; else "missing" or "unreadable"."""
     if not path.is_file():  # a named pipe would wait for a writer for ever
         return "missing"
     digest = hashlib.blake2b(digest_size=16)
@@ -43,12 +43,12 @@ def fingerprint_file(path: Path) -> str:
 
 
 def fingerprint_folder(folder: Path, names: Sequence[str]) -> str:
-    """Fingerprint of the named files of `folder`: of the names and of the contents."""
+    """Return the fingerprint of the names and the contents of the named files of `folder`."""
     return fingerprint([(name, fingerprint_file(folder / name)) for name in names])
 
 
 def made_from(stage_file: str, inputs: Mapping[str, str], setting_names: Iterable[str] | None = None) -> dict:
-    """Return what an output depends on, for its record.
+    """Return all that an output depends on, for its record: "stage", "code", "inputs", "settings".
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def code_paths(stage_path: Path) -> list[str]:
 
 
 def _is_machinery(path: Path) -> bool:
-    """Whether a module of the project has no say in what is computed."""
+    """Return whether no result depends on a module's code."""
     return path in HELD_OTHERWISE or PROJECT / "pipeline" / "machinery" in path.parents
 
 
@@ -118,13 +118,13 @@ def _read_code(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def write_record(record_path: Path, origin: dict, outputs: Iterable[Path], **results: object) -> None:
-    """Write the record of `outputs` (files), after them: what they were made from, their fingerprints, `results`."""
+    """Write the record of the files `outputs`, which exist: their origin (`made_from`), fingerprints, and `results`."""
     prints = {display_path(path): fingerprint_file(path) for path in outputs}
     write_json(record_path, {"made_from": origin, "outputs": prints, **results})
 
 
 def read_record(record_path: Path) -> dict | None:
-    """Return the record, or None where there is none or it is damaged."""
+    """Return the record; None where the file is missing or damaged."""
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -133,7 +133,7 @@ def read_record(record_path: Path) -> dict | None:
 
 
 def up_to_date(record_path: Path, origin: dict) -> bool:
-    """Whether the recorded outputs are there, unchanged, and were made from `origin`. Never where REDO."""
+    """Return whether the recorded outputs are there, unchanged, and were made from `origin`; False with REDO."""
     record = read_record(record_path)
     if settings.value("REDO") or record is None or record["made_from"] != plain(origin):
         return False
@@ -142,7 +142,7 @@ def up_to_date(record_path: Path, origin: dict) -> bool:
 
 
 def recorded(path: Path, record_path: Path) -> dict | None:
-    """Return the record where it speaks of `path` as it is now; None where someone else put `path` there."""
+    """Return the record where it holds the fingerprint of `path`; None where someone else put `path` there."""
     record = read_record(record_path)
     outputs = record.get("outputs") if record else None
     good = isinstance(outputs, dict) and outputs.get(display_path(path)) == fingerprint_file(path)
@@ -151,7 +151,7 @@ def recorded(path: Path, record_path: Path) -> dict | None:
 
 @contextlib.contextmanager
 def as_written(path: Path, stage: str) -> Iterator[None]:
-    """Raise UserError where what is done with the content of `path` fails since `stage` never wrote it like that."""
+    """Turn errors that the content of `path` causes in this block into a UserError: run `stage` again."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -161,7 +161,7 @@ def as_written(path: Path, stage: str) -> Iterator[None]:
 def check_in_step(
     output: Path, record_path: Path, inputs: Sequence[Path], stage: str, prints: Mapping[str, str] | None = None
 ) -> None:
-    """Raise UserError where the record says that `output` was made from other `inputs` (files) than those there now.
+    """Raise UserError where `output` was made from other `inputs` (files) than those there now, by its record.
 
     prints : fingerprints that were taken already, by the names that `display_path` gives
     """

@@ -78,7 +78,7 @@ def run(main: Callable[[], None], doc: str) -> None:
 
 
 def interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
-    """Send Ctrl-C once more where it came while an object was removed: Python drops what is raised there."""
+    """Send Ctrl-C once more where Python dropped it: errors raised while an object is removed are lost."""
     if issubclass(dropped.exc_type, KeyboardInterrupt) and hasattr(signal, "pthread_kill"):  # not on Windows
         main_thread = threading.main_thread().ident
         threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
@@ -97,8 +97,8 @@ def leave(exit_code: int) -> NoReturn:
 def keep_to_cores() -> None:
     """Run this process, and those it starts, on N_JOBS of the cores it may use, where the system can (Linux).
 
-    So NumPy's and TensorFlow's threads use no more cores than that, though their number stays what it is: sums over
-    another number of threads would be others in the last digits. Which cores: any, as two runs must not share them.
+    NumPy's and TensorFlow's threads then use no more cores, though the number of threads stays the same: with another
+    number, sums would differ in the last digits. The cores are chosen at random, so that two runs rarely share them.
     """
     if not config.N_JOBS or sys.platform != "linux":
         return
@@ -118,7 +118,7 @@ def report_error(sentence: str, exit_code: int) -> int:
 def alone(stage: str, dataset: str) -> filelock.BaseFileLock:
     """Return the lock that a run of `stage` on `dataset` holds; raises UserError where another run holds it.
 
-    The operating system frees it when the process ends, however it ends.
+    The operating system frees the lock when the process ends, even when it is killed.
     """
     folder = root() / "data" / ".locks"
     check_within_root(folder / "x")
@@ -132,7 +132,7 @@ def alone(stage: str, dataset: str) -> filelock.BaseFileLock:
 
 
 def summary(n_in: int, n_out: int, n_skipped: int, wrote: Sequence[Path], seconds: float, what: str = "images") -> None:
-    """Print a stage's last line: that nothing disappeared, what was written, how long it took."""
+    """Print a stage's last line: images in = out + skipped, the files written (`wrote`), the seconds."""
     listed = ", ".join(display_path(path) + ("/" if path.is_dir() else "") for path in wrote)
     print(f"{n_in} {what} in = {n_out} out + {n_skipped} skipped; wrote {listed} in {seconds:.1f} s")
 

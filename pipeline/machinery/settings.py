@@ -1,4 +1,4 @@
-"""The constants of `config.py`: overrides from the command line, ranges, what `--help` says of them.
+"""The constants of `config.py`: overrides from the command line, checks of their ranges, the text of `--help`.
 
 python 04.clustering_som.py --DATASET=bags --CLUSTER_GRANULARITY=1.2
 """
@@ -22,12 +22,12 @@ def value(name: str) -> Any:
 
 
 def names() -> list[str]:
-    """Names of all constants of `config.py`, in its order."""
+    """Return the names of all constants of `config.py`, in its order."""
     return [name for name in vars(config) if name.isupper()]
 
 
 def assign(values: dict[str, object]) -> None:
-    """Give constants other values, for this process."""
+    """Set constants of `config.py` in this process."""
     for name, new in values.items():
         setattr(config, name, new)
 
@@ -92,12 +92,12 @@ def contract(doc: str) -> dict[str, str]:
 
 
 def used(doc: str) -> list[str]:
-    """Names of the constants that a stage uses, from the `Config:` line of its docstring."""
+    """Return the names of the constants that a stage uses, from the `Config:` line of its docstring."""
     return [name for name in re.findall(r"[A-Z][A-Z0-9_]+", contract(doc).get("Config", "")) if name in names()]
 
 
 def deciding(doc: str) -> list[str]:
-    """Those of a stage's constants that its outputs depend on: all but the ones in parentheses.
+    """Return the names of the constants that a stage's outputs depend on: those that stand in no parentheses.
 
     >>> deciding("Config: DATASET, RANDOM_SEED (without effect on the files: N_JOBS, REDO)")
     ['DATASET', 'RANDOM_SEED']
@@ -120,6 +120,7 @@ def comment_of(name: str) -> str:
 
 @functools.cache
 def _source_of_config() -> str:
+    """Return the text of config.py."""
     return Path(config.__file__).read_text(encoding="utf-8")
 
 

@@ -35,25 +35,25 @@ class Pretrained(NamedTuple):
 
     @property
     def cache_path(self) -> Path:
-        """Where Keras keeps the file."""
+        """Return where Keras keeps the file."""
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
         return home / "models" / self.url.rpartition("/")[2]
 
 
 def path_of(chosen: str) -> Path:
-    """Where a setting leads when it is a path; relative ones start at the project's folder."""
+    """Return the path that a setting gives; a relative path starts at the project's folder."""
     return PROJECT / Path(chosen).expanduser()
 
 
 def known(pretrained: Pretrained, chosen: str, setting: str, seed: int) -> str:
-    """Return what the initial weights are, as far as it can be told without loading them and without a network.
+    """Return an identity of the initial weights without loading them: "imagenet", "random, ..." or a fingerprint.
 
     chosen : "auto", "imagenet", "random" or the path of a .h5 file
-    setting : the setting that says so, for messages
+    setting : the setting's name, for messages
     seed : of random weights
 
-    Changes whenever other weights would be loaded, except for a download that would succeed now. Raises UserError
-    where the file is missing.
+    The identity changes whenever other weights would be loaded, but for a download that would succeed only now. Raises
+    UserError where the file is missing.
     """
     if chosen not in BY_NAME:
         if not path_of(chosen).is_file():
@@ -70,7 +70,7 @@ def known(pretrained: Pretrained, chosen: str, setting: str, seed: int) -> str:
 def initialise(network: "keras.Model", pretrained: Pretrained, chosen: str, setting: str, unreached_path: Path) -> str:
     """Load the initial weights that a setting asks for into `network`, which has random ones.
 
-    Returns what they are: "imagenet", "random" or the path as given. Parameters as in `known` and `imagenet_path`.
+    Returns the kind of weights: "imagenet", "random" or the path as given. Parameters as in `known`, `imagenet_path`.
     """
     if chosen == "random":
         return "random"
@@ -86,9 +86,10 @@ def initialise(network: "keras.Model", pretrained: Pretrained, chosen: str, sett
 
 
 def imagenet_path(pretrained: Pretrained, needed: bool, setting: str, unreached_path: Path) -> Path | None:
-    """ImageNet's weights from Keras's cache or its download; None where neither can be had and they are not `needed`.
+    """Return the file of ImageNet's weights, downloaded if need be; None where that fails and they are not `needed`.
 
-    unreached_path : a file that is written where the download fails: without need, it is not tried again so soon
+    unreached_path : a file that is written where the download fails; while the file is younger than TRY_AGAIN_SECONDS,
+        weights that are not `needed` are not asked for again
     """
     path = pretrained.cache_path
     if path.is_file():
@@ -111,10 +112,10 @@ def imagenet_path(pretrained: Pretrained, needed: bool, setting: str, unreached_
 
 
 def download(url: str, path: Path, md5: str | None) -> None:
-    """Download `url` to `path`, whole or not at all; raises OSError where no answer comes or the content is another.
+    """Download `url` to `path`, whole or not at all; raises OSError where no answer comes or `md5` differs.
 
-    Gives up when nothing has come for NO_ANSWER_SECONDS. The work is done in a thread, since looking up a name has no
-    time limit of its own.
+    The download is given up when nothing has come for NO_ANSWER_SECONDS. It runs in a thread, since the look-up of a
+    host's name has no time limit.
     """
     last = time.monotonic()
     failed: list[Exception] = []
@@ -145,7 +146,7 @@ def download(url: str, path: Path, md5: str | None) -> None:
 
 
 def load(network: "keras.Model", path: Path, architecture: str) -> None:
-    """Load an .h5 file into `network`; raises UserError where it does not fit its `architecture`."""
+    """Load an .h5 file into `network`; raises UserError where the file does not fit the `architecture`."""
     check_weights_file(path, architecture)
     try:
         network.load_weights(path)

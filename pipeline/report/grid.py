@@ -1,4 +1,4 @@
-"""The geometry of the map: where its units lie, which of them touch, and the typical image of each."""
+"""The geometry of the map: the places of its units, the pairs that touch, and the typical image of each unit."""
 
 from dataclasses import dataclass
 

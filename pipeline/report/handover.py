@@ -14,7 +14,7 @@ SPRITE_PIXELS = 4096  # side of the projector's sprite at most; it could do with
 
 
 def escape_cell(text: str) -> str:
-    """Return `text` such that no spreadsheet takes it for a formula.
+    """Return `text` in a form that no spreadsheet takes for a formula.
 
     >>> escape_cell("=1+1.jpg")
     "'=1+1.jpg"
@@ -38,8 +38,8 @@ def render_spreadsheet(found: Found) -> str:
 def render_projector(found: Found, vectors: np.ndarray, tiles: np.ndarray, dataset: str) -> Iterator[tuple[str, bytes]]:
     """Return the files of the folder that the TensorFlow projector loads, one at a time: name and content.
 
-    vectors : float32 (n_images, n_axes), the images on their main axes, which the projector would look for anyway:
-        text of 10,000 x 2,048 numbers is more than a browser takes
+    vectors : float32 (n_images, n_axes), the images on their main axes: a browser can't load 10,000 x 2,048 numbers as
+        text, and the projector computes main axes anyway
     tiles : uint8 RGB ndarray of shape (n_images, TILE, TILE, 3), of which a square sprite is made
     """
     tensors = io.BytesIO()

@@ -1,4 +1,4 @@
-"""report.html: what it shows, and how it is put into one file that asks the network for nothing."""
+"""Render report.html: its content, in one file that loads nothing from the network."""
 
 import base64
 import hashlib
@@ -72,7 +72,7 @@ def order_thumbnails(found: Found, n_thumbnails: int) -> np.ndarray:
 
 
 def embed_json(value: object) -> str:
-    """Return JSON that can stand in a <script> element whatever the texts in it are."""
+    """Return JSON that is safe inside a <script> element, whatever its texts hold."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -80,7 +80,7 @@ def embed_json(value: object) -> str:
 
 
 def collect_data(found: Found, som_arrays: dict[str, np.ndarray], grid: Grid, typical: np.ndarray) -> dict:
-    """Return what the page's script works on, but for what only the caller knows. Images are places in `names`.
+    """Return the data of the page's script, without the t-SNE plane and the sprites. Images are places in `names`.
 
     som_arrays : "u_matrix", "hits", "unit_cluster" of shape (rows, cols), "cut_granularity" (n_cuts,), "cut_clusters"
         (n_cuts, n_images)
@@ -133,9 +133,9 @@ def _describe_map(som_arrays: dict[str, np.ndarray], grid: Grid, typical: np.nda
 
 
 def render_page(context: dict, data: dict, sprites: Iterable[bytes]) -> Iterator[str]:
-    """Render the page piece by piece: everything inside, its own script the only one that may run, no request.
+    """Yield the page piece by piece: everything is inside, only its own script may run, nothing is requested.
 
-    Each of the `sprites` is asked for when its place comes. Raises LookupError where the template finds no value.
+    A sprite is drawn when its place in the page comes. Raises LookupError where the template finds no value.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_DIR), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -185,7 +185,7 @@ def illustrate_errors(found: Found, evaluation: dict, n_shown: int = 8) -> dict:
 
 
 def summarise(found: Found, clustering: dict, clusters: list[dict]) -> dict:
-    """Return what a person asks first, and what to look at first."""
+    """Return the numbers and the clusters that the page shows first."""
     several = [row for row in clusters if row["size"] > 2] or clusters
     doubtful = int((found.confidence < 0.5).sum())
     return {
@@ -207,7 +207,7 @@ def render_report(
 
     Parameters
     ----------
-    data : what the page's script works on (`collect_data`); facts : all that the page shows besides photographs
+    data : of the page's script (`collect_data`); facts : all that the page shows besides photographs (`collect_facts`)
     tiles : uint8 RGB ndarray of shape (n_images, TILE, TILE, 3)
     typical : int64 (n_units,), the typical image of each unit, -1 for none
     max_bytes : size of the page at most; largest : side of a thumbnail at most, pixels
@@ -226,7 +226,7 @@ def render_report(
 
 
 def collect_facts(found: Found, dataset: str, clustering: dict, evaluation: dict, unreadable: list[int]) -> dict:
-    """Return all that the page shows besides photographs, but for how the run was made.
+    """Return all that the page shows besides photographs, without "run" (how the result was made).
 
     clustering, evaluation : the content of clustering.json and evaluation.json
     unreadable : places in `found.names` of the photographs that could not be read

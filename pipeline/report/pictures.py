@@ -29,7 +29,7 @@ class Picture(NamedTuple):
 
 
 def new_figure(width: float, height: float, texts: Iterable[str] = ()):
-    """Return a matplotlib figure (inches) that draws `texts` in whatever script and gives the same bytes every time."""
+    """Return a matplotlib figure (inches) with fonts for the scripts of `texts`; it gives the same bytes each time."""
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def draw_tsne(found: Found, sample: np.ndarray, plane: np.ndarray, dataset: str)
 
 
 def _scatter(axes, plane: np.ndarray, groups: list[str], style: dict[str, tuple[str, str]], n_cut: int) -> None:
-    """Points by group with the name of each (of the largest NAMED_GROUPS), less `n_cut` characters, at its middle."""
+    """Draw points by group, with the names of the largest NAMED_GROUPS, less `n_cut` characters, at their middles."""
     from matplotlib import patheffects
 
     ids, index, size = np.unique(np.array(groups, np.str_), return_inverse=True, return_counts=True)
@@ -106,7 +106,7 @@ def _scatter(axes, plane: np.ndarray, groups: list[str], style: dict[str, tuple[
 
 
 def common_prefix(names: list[str]) -> int:
-    """Length of what all names begin with, when at least three characters of each are left."""
+    """Return the length of the beginning that all names share, shortened to leave three characters of each."""
     if len(names) < 2:
         return 0
     first, last = min(names), max(names)

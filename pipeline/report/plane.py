@@ -1,4 +1,4 @@
-"""The images in the plane by t-SNE: which are drawn, where they lie, and the colours of their groups."""
+"""Lay images out in the plane by t-SNE: choose the images, compute their places, and colour their groups."""
 
 from collections.abc import Sequence
 
@@ -54,8 +54,8 @@ def draw_stratified_sample(cluster: np.ndarray, n_max: int, seed: int) -> np.nda
 def compute_tsne(vectors: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """Return the t-SNE of the images in the plane, float32 (n_images, 2), each axis within -1..1.
 
-    vectors : float32 ndarray of shape (n_images, n_axes), on the main axes, of which the first 50 are used: that
-    changes a picture little and its time much. van der Maaten 2014, JMLR 15:3221 (Barnes-Hut).
+    vectors : float32 ndarray of shape (n_images, n_axes), on the main axes. Only the first 50 axes are used: the
+    picture changes little, and takes far less time. van der Maaten 2014, JMLR 15:3221 (Barnes-Hut).
     """
     n_images = len(vectors)
     if n_images < 5 or np.ptp(vectors, axis=0).max() == 0:

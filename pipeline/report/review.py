@@ -1,4 +1,4 @@
-"""What a person should look at: doubtful images, clusters that may be one model or two, the stored cuts."""
+"""List what a person should check: doubtful images, clusters that may be one model or two, the stored cuts."""
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score

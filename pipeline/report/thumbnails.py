@@ -24,7 +24,7 @@ def read_thumbnail(path: Path, side: int) -> np.ndarray | None:
 
 
 def read_small_jpeg(path: Path, side: int) -> Image.Image | None:
-    """Return a JPEG file decoded at the smallest scale that is still `side` pixels, upright; None for anything else.
+    """Return a JPEG file decoded at the smallest scale with at least `side` pixels, upright; None for other files.
 
     Decoding at a scale of 1/8 is what makes thumbnails of large photographs quick.
     """
