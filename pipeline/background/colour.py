@@ -25,7 +25,7 @@ def colour_length(vectors: np.ndarray) -> np.ndarray:
 
 
 def ground_light(lab: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how each pixel would be lit if it were ground, and how far its chroma is from that, CIE76.
+    """Return the light that each pixel would have as ground, and the distance of its chroma from the ground's, CIE76.
 
     lab, surface : float32 (H, W, 3), the image and its ground -> float32 (H, W), the cube root of the share of light,
     and float32 (H, W)

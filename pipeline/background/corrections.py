@@ -1,4 +1,4 @@
-"""What the network and a smooth ground say about a mask's parts: holes, gaps, badges, pale and white parts."""
+"""Correct parts of a mask by the network and a smooth ground: holes, gaps, badges, pale and white parts."""
 
 import cv2
 import numpy as np
@@ -23,12 +23,12 @@ JPEG_BLOCK = 16  # pixels per side of what JPEG codes as one where it halves the
 def reconcile_masks(
     mask: np.ndarray, standing_out: np.ndarray, foreground_prob: np.ndarray, ground: Ground
 ) -> np.ndarray:
-    """Return the network's mask, corrected where what stands out from a smooth ground shows that it is too coarse.
+    """Return the network's mask with the gaps and parts that only the distance to a smooth ground shows.
 
-    At its size the network fills the gaps between arms, leaves or wires. A gap is a part that `standing_out` leaves
-    out, with product along all of its rim but RIM_OPEN, and on a white ground of at most MAX_GAP of the mask; only in a
-    product that stands out clearly, since in a pale product what looks like the ground may be a part. The other way
-    round, a part that only GrabCut has left out, with product around it, is filled.
+    At its resolution the network fills the gaps between arms, leaves or wires. A gap is a part that `standing_out`
+    leaves out, with product along all of its rim but RIM_OPEN, and on a white ground of at most MAX_GAP of the mask;
+    only in a product that stands out clearly, since parts of a pale product look like the ground. Conversely, a part
+    that only GrabCut left out, with product around it, is filled.
 
     mask, standing_out : bool (H, W), by the network and by `segment_smooth_ground`; foreground_prob : float32 (H, W)
     """
@@ -58,9 +58,9 @@ def reconcile_masks(
 
 
 def remove_unlikely_parts(standing_out: np.ndarray, foreground_prob: np.ndarray) -> np.ndarray:
-    """Return what stands out from a smooth ground without badges and shadows that the network surely takes for ground.
+    """Return a mask on a smooth ground without the badges and shadows that the network surely takes for ground.
 
-    What is thinner than the network sees, such as a strap or a wire, stays.
+    Parts that are too thin for the network, such as a strap or a wire, stay.
 
     standing_out : bool (H, W); foreground_prob : float32 (H, W), 0..1 -> bool (H, W)
     """
@@ -76,10 +76,10 @@ def remove_unlikely_parts(standing_out: np.ndarray, foreground_prob: np.ndarray)
 
 
 def fill_likely_holes(mask: np.ndarray, foreground_prob: np.ndarray) -> np.ndarray:
-    """Return a mask with what it encloses and the network takes for product, bool and float32 (H, W) -> bool (H, W).
+    """Return a mask with the enclosed pixels that the network takes for product: bool, float32 (H, W) -> bool (H, W).
 
-    The network's agreement with an outline is measured on this mask: whether a hole, which may be finer than the
-    network sees, is one, the ground within shows better, unless the product is so faint that a part may look like it.
+    The network's agreement with an outline is measured on this mask. A hole may be too fine for the network; the
+    distance to the ground shows holes better, unless the product is as faint as the ground.
     """
     return mask | (enclosed_holes(mask) & (foreground_prob > 0.5))
 
@@ -104,9 +104,9 @@ def fill_white_parts(mask: np.ndarray, foreground_prob: np.ndarray) -> np.ndarra
 def add_pale_parts(mask: np.ndarray, ground: Ground, foreground_prob: np.ndarray) -> np.ndarray:
     """Return a mask with the parts of its product that have nearly the ground's colour, as a white sole has on white.
 
-    What lies beside the mask and is no noise of the ground is such a part where it is larger than the squares that
-    JPEG's ringing fills, is pale nearly everywhere, and is at its rim as far from the ground as within, where a shadow
-    fades; the network does not rule it out.
+    Such a part lies beside the mask, above the noise of the ground. It is larger than the squares that JPEG's ringing
+    fills, pale nearly everywhere, and as far from the ground at its rim as within, where a shadow fades; and the
+    network does not rule it out.
 
     mask : bool (H, W), on the smooth `ground`; foreground_prob : float32 (H, W), 0..1 -> bool (H, W)
     """

@@ -17,10 +17,10 @@ BAND = (
 
 
 def find_frame(image_bgr: np.ndarray, alpha: np.ndarray | None) -> np.ndarray | None:
-    """Return what a frame shows, bool (H, W); None where there is no frame but the image's own border.
+    """Return the inside of a frame, bool (H, W); None where there is no frame but the image's own border.
 
     image_bgr : uint8 (H, W, 3); alpha : uint8 (H, W), or None: then the outside is of one colour and holds all corners,
-    and the inside reaches all four sides, else it could be a product of that shape
+    and the inside reaches all four sides, since a smaller one could be a product of that shape
     """
     if alpha is not None:
         inside = alpha > 127
@@ -54,8 +54,8 @@ def is_frame_shaped(inside: np.ndarray) -> bool:
 def extend_beyond_frame(image_bgr: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Return the photograph within a frame, continued outside: uint8 BGR (H, W, 3) and bool (H, W) -> uint8 BGR.
 
-    Each pixel outside takes the colour of one inside: what is at most BAND from the frame is mirrored at it, again and
-    again. So the border of the result has the colours and the texture of the ground at the frame.
+    Each pixel outside takes the colour of a pixel inside: the band of width BAND inside the frame is mirrored at the
+    frame, again and again. So the border of the result has the colours and the texture of the ground at the frame.
     """
     clear = cv2.erode(inside.view(np.uint8), square(3), borderType=cv2.BORDER_CONSTANT, borderValue=1)  # of blends
     outside = np.nonzero(clear == 0)
@@ -83,7 +83,7 @@ def _has_edge(image_bgr: np.ndarray, inside: np.ndarray) -> bool:
 
 
 def _outside_of_one_colour(image_bgr: np.ndarray) -> np.ndarray:
-    """Return what has the corners' colour and is connected to one, bool (H, W); nothing where the corners differ."""
+    """Return the pixels of the corners' colour that touch a corner, bool (H, W); none where the corners differ."""
     height, width = image_bgr.shape[:2]
     corners = [(x, y) for x in (0, width - 1) for y in (0, height - 1)]
     colours = np.array([image_bgr[y, x] for x, y in corners], int)

@@ -124,7 +124,7 @@ def fit_surface(terms: np.ndarray, values: np.ndarray, weights: np.ndarray) -> n
 
 
 def nearest_rank_quantile(values: np.ndarray, share: float) -> float:
-    """Return the value that a share of all is below, by the nearest rank: float32 (n,), n > 0.
+    """Return a quantile of values, float32 (n,), n > 0, by the nearest rank; share : 0..1.
 
     For as few values as a border has, NumPy's quantile takes ten times as long.
 

@@ -28,8 +28,8 @@ def frame_width(image_bgr: np.ndarray) -> int:
 def banner_height(image_bgr: np.ndarray) -> int:
     """Return the height in pixels of a banner of one colour along the top, with or without text; 0 for none.
 
-    The edge of a banner is one straight line from side to side, which no product crosses: there the colour ends in all
-    columns. image_bgr : uint8 (H, W, 3)
+    The edge of a banner is one straight line from side to side, which no product crosses: there the banner's colour
+    ends in all columns. image_bgr : uint8 (H, W, 3)
     """
     highest = min(int(len(image_bgr) * MAX_BANNER), len(image_bgr) - 16)
     if highest < 6:
@@ -47,7 +47,7 @@ def banner_height(image_bgr: np.ndarray) -> int:
 
 
 def photograph_within(image_bgr: np.ndarray) -> tuple[slice, slice]:
-    """Return rows and columns of the photograph within frames and banners; one may lie in another.
+    """Return rows and columns of the photograph within frames and banners, which may be nested.
 
     image_bgr : uint8 (H, W, 3)
     """

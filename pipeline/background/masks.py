@@ -1,4 +1,4 @@
-"""The choice of a mask for a scene, its correction, and how far to trust it."""
+"""Choose a mask for a scene, correct the mask, and say how far to trust it."""
 
 import itertools
 from typing import NamedTuple
@@ -39,7 +39,7 @@ FAINT_DISTANCE = (
 
 
 class Candidate(NamedTuple):
-    """A mask and what it was made by."""
+    """A mask, the method that made it, and the trust in it."""
 
     mask: np.ndarray  # bool (H, W)
     method: str  # "plain", "network", "grabcut", "sobel" or "whole"
@@ -48,10 +48,10 @@ class Candidate(NamedTuple):
 
 
 def choose_mask(scene: Scene, method: str, seed: int) -> Candidate:
-    """Choose between what stands out from a smooth ground and what the network finds.
+    """Choose between the mask that stands out from a smooth ground and the network's mask.
 
-    Where a smooth surface explains the border, "auto" takes what stands out from the surface, if the network finds the
-    outline nearly as likely as its own. "network" takes the network's answer for any image, uncorrected.
+    Where a smooth surface explains the border, "auto" takes the pixels that stand out from the surface, if the network
+    finds this mask nearly as likely as its own. "network" takes the network's mask for any image, uncorrected.
     """
     standing_out = None
     if method == "auto" and is_smooth(scene.ground):
@@ -67,9 +67,9 @@ def choose_mask(scene: Scene, method: str, seed: int) -> Candidate:
 def segment_by_network(scene: Scene, seed: int) -> np.ndarray:
     """Return the product where the network finds it, its outline by the image's colours: bool (H, W).
 
-    On a smooth ground GrabCut finds the outline, unless its answer is far less likely: blank parts of the product have
-    the ground's colour there. On any other ground parts of the product seldom have the ground's very colour, and
-    histograms of both find the outline.
+    On a smooth ground GrabCut finds the outline; where the network finds GrabCut's mask far less likely, the network's
+    mask is taken: blank parts of the product may have the ground's colour. On any other ground, the product seldom has
+    exactly the ground's colours, and histograms of both find the outline.
     """
     if is_smooth(scene.ground):
         mask = segment_by_grabcut(scene.small_bgr, scene.foreground_prob, seed)
@@ -102,7 +102,7 @@ def segment_without_network(image_bgr: np.ndarray, method: str, seed: int) -> Ca
 
 
 def correct_mask(candidate: Candidate, scene: Scene) -> Candidate:
-    """Correct a mask on a smooth ground: what stands out and what the network says each correct the other.
+    """Correct a mask on a smooth ground by the network's probabilities, and the network's mask by the surface.
 
     A mask on any other ground, or one asked for by its method's name, is returned as it is.
     """
@@ -124,10 +124,10 @@ def correct_mask(candidate: Candidate, scene: Scene) -> Candidate:
 
 
 def consider_whole_image(candidate: Candidate, scene: Scene) -> Candidate:
-    """Return the whole image instead of a mask where the expected IoU of that is higher: the product fills the image.
+    """Return the whole image instead of a mask where its expected IoU is higher: the product fills the image.
 
-    Either there is a ground, and the product is where the network's probabilities say, or there is none, and the
-    product is everywhere. Trust is the expectation over both.
+    Either there is a ground, and the network's probabilities hold, or there is none, and the product is everywhere. The
+    trust is the expectation over both.
     """
     prob, mask = scene.no_ground_prob, candidate.mask
     trust = (1 - prob) * candidate.trust + prob * np.count_nonzero(mask) / mask.size

@@ -1,7 +1,7 @@
-"""The small network that says of each pixel how likely the pixel shows the product, and whether there is ground at all.
+"""The small network that estimates for each pixel the probability of the product, and whether there is any ground.
 
-The network sees more than the photograph: how unlike the smooth ground and the border each pixel is, and how much
-detail is there. These channels separate product and ground better than colours do. `training.py` trains the network on
+The network takes more than the photograph: how unlike the smooth ground and the border each pixel is, and how much
+detail it has. These channels separate product and ground better than colours do. `training.py` trains the network on
 the same channels.
 """
 
@@ -29,11 +29,11 @@ MAX_BORDER_DISTANCE = 12  # standard deviations; all above looks the same to the
 
 
 class NetworkError(Exception):
-    """A file is no network of make_background_network.py that can be read."""
+    """The file is damaged, or is no network of make_background_network.py."""
 
 
 def input_channels(image_bgr: np.ndarray, ground: Ground, seed: int) -> np.ndarray:
-    """Return what the network sees of an image.
+    """Return the network's input for an image.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def input_channels(image_bgr: np.ndarray, ground: Ground, seed: int) -> np.ndarr
 def load_network(path: Path) -> "onnxruntime.InferenceSession":
     """Load the network of an ONNX file, once for each path; raises NetworkError where the file can't be read.
 
-    The network computes in the thread that asks, and may be asked by several threads at a time.
+    The network computes in the calling thread; several threads may call it at a time.
     """
     import onnxruntime  # takes longer than an unchanged run
 
@@ -87,7 +87,7 @@ def load_network(path: Path) -> "onnxruntime.InferenceSession":
 
 
 def predict_foreground(network: "onnxruntime.InferenceSession", channels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the probability of each pixel to show the product, and that of the whole image to show nothing else.
+    """Return the probability of each pixel to show the product, and the probability that there is no ground.
 
     Parameters
     ----------

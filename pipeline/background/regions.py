@@ -14,7 +14,7 @@ def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
 
 
 def is_plausible(mask: np.ndarray) -> bool:
-    """Return whether the share of the image that a mask covers is one that a product can have."""
+    """Return whether a mask covers a share of the image that a product can have."""
     return MIN_FOREGROUND <= np.count_nonzero(mask) / mask.size <= MAX_FOREGROUND
 
 
@@ -52,7 +52,7 @@ def components_with(region: np.ndarray, seeds: np.ndarray, connectivity: int = 4
 
 
 def enclosed_holes(mask: np.ndarray) -> np.ndarray:
-    """Return what a mask encloses, bool (H, W).
+    """Return the holes that a mask encloses, bool (H, W).
 
     >>> ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
     >>> np.argwhere(enclosed_holes(ring)).tolist()
@@ -68,7 +68,7 @@ def labelled_parts(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray
 
     Returns
     -------
-    n : number of labels, with label 0 for what is outside of the mask
+    n : number of labels; label 0 is outside of the mask
     parts : int32 ndarray of shape (H, W), the label of each pixel
     sizes : int32 ndarray of shape (n,), the pixels of each label
     """

@@ -1,4 +1,4 @@
-"""All that stage 01 computes of a photograph before it looks for the product."""
+"""The scene of a photograph: all that stage 01 computes before it looks for the product."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Scene(NamedTuple):
-    """A photograph and what is known of product and ground."""
+    """A photograph with the network's and the surface's knowledge of product and ground."""
 
     image_bgr: np.ndarray  # uint8 (H, W, 3)
     lab: np.ndarray  # float32 (H, W, 3), CIE L*a*b*

@@ -23,7 +23,7 @@ UNLIKELIER = 0.4  # of the likeliest part's mean probability; a part below this 
 
 
 def run_grabcut(small_bgr: np.ndarray, state: np.ndarray, seed: int) -> np.ndarray:
-    """Return GrabCut's mask from what is known of each pixel: uint8 BGR (h, w, 3), GC_... uint8 (h, w) -> bool (h, w).
+    """Return GrabCut's mask from a first guess: uint8 BGR (h, w, 3), state GC_... uint8 (h, w) -> bool (h, w).
 
     Rother, Kolmogorov, Blake: "GrabCut: interactive foreground extraction using iterated graph cuts" (2004),
     doi:10.1145/1015706.1015720. `seed` is that of K-means on the colours.
@@ -69,10 +69,10 @@ def segment_by_border(small_bgr: np.ndarray, seed: int) -> np.ndarray:
 def colour_overlap(lab: np.ndarray, mask: np.ndarray) -> float:
     """Return how alike the colours of the product and of the ground around it are: 0 nothing in common, 1 the same.
 
-    The Bhattacharyya coefficient of two colour histograms, of the mask and of a band around it. Of all that was
-    measured on masks without the true one, it says most about how good a mask is (doc/log.md).
+    It is the Bhattacharyya coefficient of two colour histograms, of the mask and of a band around it. Of all measures
+    that need no true mask, it predicts best how good a mask is (doc/log.md).
 
-    lab : float32 (H, W, 3); mask : bool of the same or a larger size. A mask that is no product's at all scores 1.
+    lab : float32 (H, W, 3); mask : bool of the same or a larger size. A mask too small or large scores 1.
     """
     if not is_plausible(mask):
         return 1.0
@@ -98,8 +98,8 @@ def segment_by_grabcut(small_bgr: np.ndarray, foreground_prob: np.ndarray, seed:
 def segment_by_colours(small_bgr: np.ndarray, foreground_prob: np.ndarray) -> np.ndarray:
     """Return the product by the network, its outline by the colours of this image, in a tenth of GrabCut's time.
 
-    Bayes' rule: the network's probability is the prior; how much more often the product than the ground has a pixel's
-    colour, the likelihood, by histograms of both. The result gives better histograms, so it is done twice. Separate
+    Bayes' rule: the network's probability is the prior; the likelihood is how much more often the product has a pixel's
+    colour than the ground, by histograms of both. The result gives better histograms, so this is done twice. Separate
     parts that the network finds far less likely than the likeliest are removed.
 
     small_bgr : uint8 (h, w, 3); foreground_prob : float32 (h, w), 0..1 -> bool (h, w)

@@ -44,7 +44,8 @@ def segment_smooth_ground(lab: np.ndarray, ground: Ground) -> np.ndarray:
 def find_shadows(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the part of a mask that is ground in shadow: bool (H, W).
 
-    A shadow keeps the ground's chroma at a lesser light and grows out of the ground without an edge; a product has one.
+    A shadow keeps the ground's chroma at a lesser light, and grows out of the ground without an edge; a product has an
+    edge.
 
     lab : float32 (H, W, 3), the image; surface : float32 (H, W, 3), the ground; mask : bool (H, W)
     """
@@ -61,10 +62,10 @@ def find_shadows(lab: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.n
 
 
 def remove_text(mask: np.ndarray, lab: np.ndarray, side: int) -> np.ndarray:
-    """Return the largest part of a mask and those that belong to it and do not look like a line of text.
+    """Return the largest part of a mask and the parts that belong to it and do not look like a line of text.
 
-    These have 30 % of its area, or 3 % and colours like its own: the pieces of a set, not a badge. Parts nearer to each
-    other than 3 % of the image's longest side count as one, so the letters of a word do.
+    A part belongs to it that has 30 % of its area, or 3 % and colours like its own: a piece of a set, not a badge.
+    Parts nearer to each other than 3 % of the image's longest side count as one, such as the letters of a word.
 
     mask : bool (H, W); lab : float32 (H, W, 3); side : the image's longest side, pixels -> bool (H, W)
     """
@@ -91,9 +92,10 @@ def remove_text(mask: np.ndarray, lab: np.ndarray, side: int) -> np.ndarray:
 def fill_holes(mask: np.ndarray, distance: np.ndarray, side: int, white: bool) -> np.ndarray:
     """Return a mask with gaps narrower than 1 % of the longest side closed, and holes filled that show no ground.
 
-    A hole shows the ground where `distance` is below FILLED_DISTANCE in more than 30 % of its pixels: the others blend
-    it with the product. In a small hole all may, and there `distance` is below BLEND of the rim's. On a `white` ground
-    its rim stands out as the outline does besides: a highlight, which is as white, fades into the rest.
+    A hole shows the ground where `distance` is below FILLED_DISTANCE in more than 30 % of its pixels; the other pixels
+    blend ground and product. In a small hole all pixels may be blends: there `distance` has to be below BLEND of the
+    rim's. On a `white` ground the hole's rim must also stand out like the outline: a highlight is as white, but fades
+    into the product.
 
     mask : bool (H, W); distance : float32 (H, W), from the ground, 3 at the limit of noise; side : pixels
     """
