@@ -1,7 +1,7 @@
-"""New photographs among the clusters of earlier runs, whose map, links and calibration they use.
+"""Assign new photographs to the clusters of earlier runs, by those runs' map, links and calibration.
 
-A photograph belongs to the earlier cluster that it is most strongly linked with, where that link is as strong as links
-within the earlier clusters are. The others are new models, and are grouped among themselves.
+A photograph belongs to the earlier cluster that it is most strongly linked with, if the link is as strong as links
+within the earlier clusters are. The other photographs show new models, and are grouped among themselves.
 """
 
 from typing import NamedTuple
@@ -43,16 +43,16 @@ class Calibration(NamedTuple):
     """How strong the links of earlier images with their own clusters and with others are."""
 
     within: np.ndarray  # (n_within,) float64, ascending, strengths of links of an image with its own cluster
-    between: np.ndarray  # (n_between,) float64, ascending, of each image's strongest link with another cluster
+    between: np.ndarray  # (n_between,) float64, ascending, strengths of each image's strongest link with another one
     n_neighbours: int  # nearest images that an earlier image was linked with
-    least_similarity: float  # and what they have in common at least, cosine; -1: every one was linked
+    least_similarity: float  # the least cosine of such a link; -1: all of the nearest images were linked
 
     def threshold(self, share_new: float = 0.5) -> float:
         """Return the strength that tells links of images with their own cluster from those with another one, -1 to 1.
 
-        The strength at which the fewest images are on the wrong side, where `share_new` (0 to 1) of them belong to none
-        of the clusters; where several are as good, nearer to the links within, since new models may be more alike than
-        the earlier ones.
+        It is the strength with the fewest images on the wrong side, if `share_new` (0 to 1) of the images belong to
+        none of the clusters. Of several that are as good, one nearer to the links within is taken, since new models may
+        be more alike than the earlier ones.
         """
         if not len(self.between):
             return 1.0
@@ -67,7 +67,7 @@ class Calibration(NamedTuple):
     def share_of_new(self, strength: np.ndarray) -> float:
         """Return the share of images that belong to no cluster, 0 to 1, from their strongest links.
 
-        So many stay under the threshold that the errors of both kinds, known from the earlier images, explain it
+        The share of images under the threshold is corrected by the rates of both errors, which the earlier images show
         ("adjusted count": Forman 2008, doi:10.1007/s10618-008-0097-y).
         """
         least = self.threshold()
@@ -78,10 +78,10 @@ class Calibration(NamedTuple):
 
 
 def nearest_others(directions: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """Return the similarity of each image with the one of another cluster that is most like it, float32 (n_found,).
+    """Return the largest similarity of each image with an image of another cluster, float32 (n,).
 
-    directions : float32 ndarray of shape (n, n_features); cluster : int ndarray of shape (n,). Nothing where all are of
-    one cluster.
+    directions : float32 ndarray of shape (n, n_features); cluster : int ndarray of shape (n,). Empty where all images
+    are in one cluster.
     """
     similarity = directions @ directions.T
     similarity[cluster[:, None] == cluster] = -np.inf
@@ -99,8 +99,8 @@ def calibrate(
 ) -> Calibration:
     """Measure the links of an earlier run's images, of every second, third ... one where there are many.
 
-    Each image counts with its link to its own cluster, and with its strongest one to another. Fragments do not count
-    where there are larger clusters: they may be odd photographs of the cluster that they are linked with.
+    Each image counts with its link to its own cluster, and with its strongest link to another cluster. Fragments do not
+    count where there are larger clusters: they may be odd photographs of the cluster that they are linked with.
 
     cluster : int ndarray of shape (m,); neighbours, similarity : ndarrays of shape (m, k), nearest first
     others : ndarray of shape (n,), how alike images of different clusters are, see `nearest_others`; it stands in for
@@ -191,9 +191,9 @@ def _links(cluster: np.ndarray, union: Union) -> Links:
 def _absorb_odd(cluster: np.ndarray, union: Union, calibration: Calibration, sizes: np.ndarray) -> np.ndarray:
     """Give new fragments that are odd photographs to the larger clusters that they are linked with.
 
-    An image that is in no larger new cluster either is rarely of a new model. The threshold is lowered to what is right
-    for the share of new models among images that are in earlier clusters or fragments. An image is not odd, either,
-    where one of its nearest images is near enough for the earlier run to link the two. Parameters as above.
+    An image that is in no larger new cluster either is rarely of a new model: the threshold is lowered to the one for
+    the share of new models among images in earlier clusters and fragments. An image is also given away where one of its
+    nearest images is near enough for the earlier run to link the two. Parameters as in `assign_images`.
     """
     n, first_new = len(cluster), len(sizes)
     now = np.bincount(cluster, minlength=first_new)
@@ -213,7 +213,7 @@ def _absorb_odd(cluster: np.ndarray, union: Union, calibration: Calibration, siz
 def reasons_to_cluster_anew(
     cluster: np.ndarray, union: Union, least: float, first_new: int, n_clustered: int, n_assigned: int
 ) -> list[str]:
-    """Say why the earlier clustering no longer fits; an empty list where it does.
+    """List the reasons why the earlier clustering no longer fits; an empty list where it fits.
 
     n_clustered : images of the earlier clustering; n_assigned : images assigned since then, these among them
     """

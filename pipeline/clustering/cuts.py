@@ -1,4 +1,4 @@
-"""Cuts finer or coarser than the predicted partition, and how clusters are numbered."""
+"""Cut finer or coarser than the predicted partition, and number clusters."""
 
 import heapq
 
@@ -13,8 +13,8 @@ GRANULARITIES = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0)  # cu
 def merged(cluster: np.ndarray, neighbours: np.ndarray, n_clusters: int) -> np.ndarray:
     """Join the two clusters with the most links between them, for their sizes, until `n_clusters` are left.
 
-    Links are the images' VOTERS nearest neighbours. Clusters that nothing links are joined smallest first.
-    Takes time in the number of links, not in that of pairs of clusters.
+    Links are the images' VOTERS nearest neighbours. Clusters without any link are joined smallest first. The time grows
+    with the number of links, not of pairs of clusters.
     """
     n = int(cluster.max()) + 1
     nearest = neighbours[:, :VOTERS]
@@ -69,13 +69,13 @@ def cut(
     granularity: float,
     n_clusters: int = 0,
 ) -> np.ndarray:
-    """Clusters of the m images, (m,): `granularity` times as many as predicted (or as `n_clusters`, if given).
+    """Return clusters of the m images, (m,): `granularity` times as many as predicted, or as `n_clusters` if given.
 
     partitions : ndarray of shape (n_partitions, m), number of clusters ascending; predicted : the row that is predicted
     neighbours, similarity : ndarrays of shape (m, k), nearest first
 
-    The partition that has as many clusters, or the next more of them, is joined down to the number. Beyond the
-    finest partition, the images farthest from their neighbours become clusters of their own.
+    The partition with as many clusters, or with the next larger number, is joined down to this number. For more
+    clusters than the finest partition has, the images farthest from their neighbours become clusters of their own.
     """
     if granularity == 1 and not n_clusters:
         return partitions[predicted]
@@ -115,12 +115,12 @@ def cut_at_all(partitions: np.ndarray, predicted: int, neighbours: np.ndarray, s
 
 
 def curve(cuts: np.ndarray, first_of: np.ndarray, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finer and coarser cuts around the final `cluster`: granularities ascending, and clusters (n_cuts, n) int32.
+    """Return finer and coarser cuts around the final `cluster`: granularities ascending, clusters (n_cuts, n) int32.
 
     A granularity is the cut's number of clusters relative to the final one; 1.0 is the final one itself.
 
-    cuts : ndarray of shape (n_cuts, m), of the m different images; first_of : ndarray of shape (n,), which of those
-    each image is; cluster : ndarray of shape (n,)
+    cuts : ndarray of shape (n_cuts, m), of the m different images; first_of : ndarray of shape (n,), which of these m
+    each image equals; cluster : ndarray of shape (n,)
     """
     wanted = len(np.unique(cluster))
     by_granularity = {round((c.max() + 1) / wanted, 4): by_size(c[first_of]) for c in cuts}

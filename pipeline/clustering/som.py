@@ -25,7 +25,7 @@ TIE = 1e-5  # units this close to the nearest (relative to the squared lengths) 
 
 
 def map_shape(n_images: int, images_per_unit: float, max_units: int) -> tuple[int, int]:
-    """Rows and columns of a map, about 5 to 4, with one unit per `images_per_unit` images and at most `max_units`.
+    """Return rows and columns of a map, about 5 to 4: a unit per `images_per_unit` images, at most `max_units` units.
 
     >>> map_shape(999, 3, 3600)
     (20, 16)
@@ -37,15 +37,14 @@ def map_shape(n_images: int, images_per_unit: float, max_units: int) -> tuple[in
 
 
 def constant(learning_rate: float, t: int, max_iter: int) -> float:
-    """Kohonen's batch rule has no learning rate: each unit moves all the way (a MiniSom decay function)."""
+    """Return the learning rate as it is (a MiniSom decay function): in Kohonen's batch rule units move all the way."""
     return learning_rate
 
 
 def new_map(rows: int, cols: int, n_features: int, topology: str, random_seed: int) -> MiniSom:
     """Return a MiniSom of `rows` x `cols` units for Kohonen's batch rule.
 
-    Its neighbourhood is Gaussian and shrinks linearly
-    from a quarter of the map's longer side to one unit.
+    Its neighbourhood is Gaussian and shrinks linearly from a quarter of the map's longer side to one unit.
     """
     return MiniSom(
         rows,
@@ -102,7 +101,7 @@ def initialise(som: MiniSom, data: "Directions | np.ndarray", how: str, random_s
 
 
 class Codebook(NamedTuple):
-    """The weights of all units, and what the distances to them need, once for many chunks of images."""
+    """The weights of all units, prepared once for the distances of many chunks of images."""
 
     weights: np.ndarray  # (n_all_units, n_features) float64
     doubled: np.ndarray  # (n_all_units, n_features) float32, -2 times the weights
@@ -110,7 +109,7 @@ class Codebook(NamedTuple):
 
 
 def codebook_of(weights: np.ndarray) -> Codebook:
-    """Return what `assign` needs of weights, a float64 ndarray of shape (n_all_units, n_features)."""
+    """Return the codebook of weights, a float64 ndarray of shape (n_all_units, n_features)."""
     doubled = weights.astype(np.float32)
     doubled *= -2
     return Codebook(weights, doubled, np.einsum("uf,uf->u", weights, weights).astype(np.float32))
@@ -173,7 +172,7 @@ def _nearest_by_chunk(
 
 
 def _squared(data: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Squared distance of each row of `data` to the same row of `weights`, float64."""
+    """Return the squared distance of each row of `data` to the same row of `weights`, float64."""
     gap = data - weights
     return np.einsum("if,if->i", gap, gap)
 
@@ -272,10 +271,10 @@ def train_batch(
 
 
 def assign(som: MiniSom, data: "Directions | np.ndarray", in_order: Callable = map) -> tuple[np.ndarray, np.ndarray]:
-    """First and second nearest unit of each image (row * cols + col), and the distances to them.
+    """Return the first and second nearest unit of each image (row * cols + col), and the distances to them.
 
     in_order : as for `train_batch`
-    Returns units (n_images, 2) int32 and distances (n_images, 2) float32; on a map of one unit the second repeats it.
+    Returns units (n_images, 2) int32 and distances (n_images, 2) float32; on a map of one unit both are this unit.
     """
     codebook = codebook_of(som._weights.reshape(-1, som._weights.shape[2]))
     units = np.zeros((len(data), 2), np.int32)
@@ -290,7 +289,7 @@ def assign(som: MiniSom, data: "Directions | np.ndarray", in_order: Callable = m
 def _units_and_distances(
     data: "Directions | np.ndarray", codebook: Codebook, part: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`assign` of a part of the images."""
+    """Return `assign` of a part of the images."""
     units, distances = [], []
     for some, unit in _nearest_by_chunk(data, codebook, min(2, len(codebook.weights)), part):
         units.append(unit)
@@ -300,7 +299,7 @@ def _units_and_distances(
 
 
 def topographic_error(som: MiniSom, units: np.ndarray) -> float:
-    """Share of the images whose two nearest units (n_images, 2) are not neighbours on the map, 0..1.
+    """Return the share of images whose two nearest units (n_images, 2) are not neighbours on the map, 0..1.
 
     As MiniSom's `topographic_error`: neighbours are the eight units around one, six on a hexagonal map.
     """
@@ -313,7 +312,7 @@ def topographic_error(som: MiniSom, units: np.ndarray) -> float:
 
 
 def u_matrix(som: MiniSom) -> np.ndarray:
-    """Mean distance of each unit to its neighbours on the map, (rows, cols) float32, largest 1 (0 on equal units)."""
+    """Return the mean distance of each unit to its neighbours, (rows, cols) float32, largest 1 (0 on equal units)."""
     if not np.ptp(som._weights, axis=(0, 1)).any():
         return np.zeros(som._weights.shape[:2], np.float32)
     return np.nan_to_num(som.distance_map(scaling="mean")).astype(np.float32)
