@@ -42,3 +42,13 @@ def test_images_called_the_same_join_their_clusters_where_both_are_sure():
     data, runner_up = Directions(features)[:], np.full(27, -1)
     found = corrected(labels, np.ones(27), runner_up, data, [Answer(0, 10, True)], first_new=9)
     assert len(set(found[:22])) == 1 and set(found[22:]) == {2}
+
+
+def test_of_two_images_called_different_the_one_less_like_the_others_moves_out():
+    features, labels = groups([10, 12])
+    data = Directions(features)[:]
+    cluster, runner_up = labels.copy(), np.full(22, -1)
+    cluster[15] = 0  # its neighbours agree with one another, though all are of the other model
+    for answer in (Answer(15, 3, False), Answer(3, 15, False)):
+        found = corrected(cluster, np.ones(22), runner_up, data, [answer], first_new=9)
+        assert found[15] == 9 and np.delete(found, 15).tolist() == np.delete(labels, 15).tolist()

@@ -5,8 +5,15 @@ import pytest
 from report_case import found_of
 
 from pipeline.clustering.corrections import Answer
-from pipeline.report.found import measure_typicality
-from pipeline.report.review import find_doubtful_images, find_likely_merges, find_likely_splits, split_by_two_means
+from pipeline.report.found import measure_silhouettes, measure_typicality
+from pipeline.report.review import (
+    STEEPNESS,
+    find_doubtful_images,
+    find_likely_homes,
+    find_likely_merges,
+    find_likely_splits,
+    split_by_two_means,
+)
 
 
 def test_medoid_has_the_least_sum_of_squared_distances():
@@ -50,9 +57,10 @@ def test_what_answers_settle_is_not_asked_again():
     cluster = [0, 0, 0, 1, 1, 2]
     assert [item["clusters"] for item in find_likely_merges(found_of(cluster, **votes))] == [[0, 1], [0, 2]]
     found = found_of(cluster, **votes, answers=[Answer(1, 4, False)])  # no medoids of theirs
-    assert [item["clusters"] for item in find_likely_merges(found)] == [[0, 2]]
+    assert [0, 1] not in [item["clusters"] for item in find_likely_merges(found)]
     # image 0 is the same as 2 by way of 1
-    found = found_of(cluster, **votes, answers=[Answer(0, 1, True), Answer(1, 2, True)])
+    apart = np.eye(3, dtype=np.float32)[cluster]  # so that only their neighbours make images doubtful
+    found = found_of(cluster, apart, **votes, answers=[Answer(0, 1, True), Answer(1, 2, True)])
     assert [item["image"] for item in find_doubtful_images(found)] == [3]
     halves = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
     assert len(find_likely_splits(found_of([0] * 6, halves))) == 1
@@ -61,10 +69,32 @@ def test_what_answers_settle_is_not_asked_again():
 
 def test_doubtful_images_begin_with_the_least_confident_and_leave_out_the_sure():
     confidence = np.array([0.9, 0.2, 1.0, 0.5])
-    found = found_of([0, 0, 1, 1], confidence=confidence, runner_up=np.array([1, 1, 0, 0]))
+    apart = np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]
+    found = found_of([0, 0, 1, 1], apart, confidence=confidence, runner_up=np.array([1, 1, 0, 0]))
     assert [item["image"] for item in find_doubtful_images(found)] == [1, 3, 0]
     for item in find_doubtful_images(found):
         assert item["own"] != item["image"]
+
+
+def test_an_image_less_like_its_cluster_than_like_the_next_one_is_doubtful_though_all_its_neighbours_agree():
+    direction = np.array([[1, 0], [1, 0], [1, 0], [0.6, 0.8], [0, 1], [0, 1]], np.float32)
+    found = found_of([0, 0, 0, 0, 1, 1], direction)
+    assert measure_silhouettes(found.direction, found.cluster)[3] == pytest.approx((0.2 - 0.4) / 0.4)
+    assert [item["image"] for item in find_doubtful_images(found)] == [3]
+    assert find_doubtful_images(found)[0]["gain"] == pytest.approx(4 / (1 + np.exp(-STEEPNESS * 0.5)))
+    alone = found_of([0, 0, 0, 2, 1, 1], direction)
+    assert find_doubtful_images(alone) == []
+
+
+def test_what_was_called_different_is_asked_about_with_the_next_likely_cluster():
+    direction = np.array([[1, 0, 0], [1, 0, 0], [0.8, 0.6, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32)
+    cluster = [0, 0, 1, 2, 2, 3, 3]
+    assert find_likely_homes(found_of(cluster, direction)) == {}
+    homes = find_likely_homes(found_of(cluster, direction, answers=[Answer(0, 2, False)]))
+    odds = np.exp(STEEPNESS * np.array([0.8, 0.6, 0.0]))
+    assert homes == {(1, 2): pytest.approx(odds[1] / odds.sum())}
+    again = found_of(cluster, direction, answers=[Answer(0, 2, False), Answer(2, 3, False)])
+    assert list(find_likely_homes(again)) == [(1, 3)]
 
 
 @pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.eye(2), np.ones((1, 3))])

@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.clustering.corrections import Answer, same_groups
 from pipeline.clustering.directions import chunks, means_of, scatter_within
+from pipeline.scoring.silhouette import silhouettes
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Found:
         self.order = np.lexsort((-typical, self.cluster))
         first = np.unique(self.cluster[self.order], return_index=True)[1]
         self.medoid = {int(self.cluster[i]): int(i) for i in self.order[first]}
+        self.silhouette = measure_silhouettes(self.direction, self.cluster)
         self.said_same = same_groups(len(self.names), self.answers)
         different = [(int(self.said_same[a]), int(self.said_same[b])) for a, b, same in self.answers if not same]
         self.said_different = {*different, *((there, here) for here, there in different)}
@@ -71,6 +73,27 @@ def measure_typicality(direction: np.ndarray, cluster: np.ndarray) -> np.ndarray
     result = np.empty(len(index), np.float32)
     for rows in chunks(*direction.shape):
         result[rows] = -((direction[rows] - centres[index[rows]]) ** 2).sum(axis=1)
+    return result
+
+
+def measure_silhouettes(direction: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Return the silhouette of each image among the clusters of two images and more, float32 (n_images,), -1 to 1.
+
+    An image that is alone, and every image where there is one such cluster, has 1: nothing is more like it.
+    direction : float32 ndarray of shape (n_images, n_features); cluster : int ndarray of shape (n_images,)
+    """
+    result = np.ones(len(cluster), np.float32)
+    _, index, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(sizes > 1)
+    if len(several) < 2:
+        return result
+    sums = means_of(direction, index, len(sizes))[several] * sizes[several, None].astype(np.float32)
+    place = np.full(len(sizes), -1)
+    place[several] = np.arange(len(several))
+    images = np.flatnonzero(place[index] >= 0)
+    for rows in chunks(len(images), max(sums.shape)):
+        some = images[rows]
+        result[some] = silhouettes(direction[some], place[index[some]], sums, sizes[several])
     return result
 
 
