@@ -51,8 +51,8 @@ def corrected(
     The answers are followed in their order. Two images called the same that lie in two clusters: the image that is
     less sure of its cluster moves to the other's cluster where it is unsure, or called different from an image of its
     own; otherwise the clusters are joined. Two images called different that lie in one cluster: the cluster is cut in
-    two around them where the two groups stand apart; otherwise the image that is less like the cluster moves out, to its
-    runner-up or to a cluster of its own. Images called the same always move together.
+    two around them where the two groups stand apart; otherwise the image that is less like the cluster moves out, to
+    its runner-up or to a cluster of its own. Images called the same always move together.
 
     cluster, sure, runner_up : ndarrays of shape (n,), see `confidence`
     first_new : the id of the first new cluster, larger than all ids in use
