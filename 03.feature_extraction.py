@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     import keras
 
 STAGE = "03.feature_extraction.py"
-TRAINING = "02.feature_network_fine_tuning.py"
 ABOUT = ["network", "initial_weights", "feature_layer", "pooling", "whitened", "compute_dtype", "n_features"]
 MIN_COSINE = 0.999  # to the features in float32; where stage 02 found less, "auto" does not take bfloat16
 BATCHES_PER_PART = 8  # interrupted work is kept in parts of this many batches
@@ -95,27 +94,6 @@ def choose_place(trained: str | None, layer: str, pooling: str) -> LayerPooling:
     return LayerPooling(layer, pooling if config.POOLING == "auto" else config.POOLING)
 
 
-def load_whitening(record: dict, pooling: str, n_features: int) -> Whitening | None:
-    """Return the whitening that stage 02 learned for this network and pooling; None where it says that there is none.
-
-    record : of stage 02, which says whether there is one. Raises UserError where that is not the one.
-    """
-    if not record.get("whitened"):
-        return None
-    if pooling != record.get("pooling"):
-        print(f'features are not whitened: that was learned for POOLING "{record.get("pooling")}"')
-        return None
-    _, record_path, path = feature_network.network_paths(model_dir(config.TRAIN_DATASET))
-    files.require(path, TRAINING)
-    if records.recorded(path, record_path) is None:
-        raise UserError(f"{display_path(path)} was not made with the network beside it: run {TRAINING} again")
-    whitening = Whitening(**files.read_npz(path, TRAINING, Whitening._fields))
-    shapes = [value.shape for value in whitening if value.dtype.kind == "f" and np.isfinite(value).all()]
-    if shapes != [(n_features,), (n_features, n_features)]:
-        raise UserError(f"{display_path(path)} does not fit {n_features} features: run {TRAINING} again")
-    return whitening
-
-
 class Network(NamedTuple):
     """A network and how features are read off it."""
 
@@ -144,7 +122,8 @@ def load_fine_tuned() -> Network:
     backbone = feature_network.load_trained(weights_path, record, config.IMAGE_SIZE, config.RANDOM_SEED)
     trained, default = record.get("feature_layer"), feature_network.TRAINED_PLACE
     place = choose_place(trained, trained or default.layer, record.get("pooling", default.pooling))
-    whitening = load_whitening(record, place.pooling, inception.count_features(backbone, place))
+    n_features = inception.count_features(backbone, place)
+    whitening = feature_network.read_whitening(model_dir(config.TRAIN_DATASET), record, place.pooling, n_features)
     input_range, cosine = record.get("input_range", "auto"), record.get("bfloat16_cosine", 1)
     return Network(backbone, record.get("initial_weights", "unknown"), place, input_range, whitening, cosine)
 

@@ -106,23 +106,8 @@ def train_map(data: Directions, n_different: int, weights_in: io.IOBase, sums_in
 
 def read_landmarks(n_features: int) -> Landmarks:
     """Read the photographs of known models in known_features.npz; none where they are of another network."""
-    path = feature_files.find_known_features(config.DATASET, config.TRAIN_DATASET)
-    if not path.exists():
-        return no_landmarks(n_features)
-    if not feature_files.fits_features(path, config.DATASET):
-        print(f"{display_path(path)} is of another network than these features: not used")
-        return no_landmarks(n_features)
-    known = files.read_npz(path, "02.feature_network_fine_tuning.py", ["features", "labels"])
-    features, labels = known["features"], known["labels"]
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
-        raise UserError(
-            f"{display_path(path)} does not hold a row of finite features for each label: "
-            "run 02.feature_network_fine_tuning.py again with --REDO=True"
-        )
-    if features.shape[1] != n_features:
-        print(f"{display_path(path)} has {features.shape[1]} features, these images {n_features}: not used")
-        return no_landmarks(n_features)
-    return pick_landmarks(features, labels)
+    known = feature_files.read_known_features(config.DATASET, config.TRAIN_DATASET, n_features)
+    return no_landmarks(n_features) if known is None else pick_landmarks(*known)
 
 
 def train(features: np.ndarray, landmarks: Landmarks) -> Training:

@@ -15,6 +15,8 @@ from pipeline.machinery.files import atomic_write, read_npz, remove_temporaries,
 from pipeline.machinery.parts import Parts
 from pipeline.machinery.paths import data_dir, display_path, model_dir
 
+TRAINING = "02.feature_network_fine_tuning.py"
+
 
 def paths_of(dataset: str) -> dict[str, Path]:
     """Return the paths of the files that stage 03 writes, by short names; the "next" ones await the exchange."""
@@ -88,10 +90,35 @@ def fits_features(known_path: Path, dataset: str) -> bool:
     record = records.recorded(folder / "features.npy", folder / "features.json")
     network = record["made_from"].get("network") if record else None
     try:
-        known_network = str(read_npz(known_path, "02.feature_network_fine_tuning.py", ("network",))["network"])
+        known_network = str(read_npz(known_path, TRAINING, ("network",))["network"])
     except UserError:  # a file from elsewhere, which does not say
         return True
     return network is None or network == known_network
+
+
+def read_known_features(dataset: str, train_dataset: str, n_features: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the features of known models' photographs, (n, n_features), and the models, (n,); None where unfit.
+
+    dataset, train_dataset : DATASET and TRAIN_DATASET. A file of another network or width is named and not used. Raises
+    UserError where the file is damaged.
+    """
+    path = find_known_features(dataset, train_dataset)
+    if not path.exists():
+        return None
+    if not fits_features(path, dataset):
+        print(f"{display_path(path)} is of another network than these features: not used")
+        return None
+    known = read_npz(path, TRAINING, ["features", "labels"])
+    features, labels = known["features"], known["labels"]
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
+        raise UserError(
+            f"{display_path(path)} does not hold a row of finite features for each label: "
+            f"run {TRAINING} again with --REDO=True"
+        )
+    if features.shape[1] != n_features:
+        print(f"{display_path(path)} has {features.shape[1]} features, these images {n_features}: not used")
+        return None
+    return features, labels
 
 
 def write_skipped(path: Path, skipped: list[tuple[str, str, str]]) -> None:

@@ -8,15 +8,15 @@ import numpy as np
 from pipeline.features import start_network
 from pipeline.features.inception import LAYERS, LayerPooling, build_inception, select_layers
 from pipeline.features.whitening import Whitening
-from pipeline.machinery import records, weights
+from pipeline.machinery import files, records, weights
 from pipeline.machinery.errors import UserError
-from pipeline.machinery.files import atomic_write
-from pipeline.machinery.paths import root
+from pipeline.machinery.paths import display_path, root
 
 if TYPE_CHECKING:
     import keras
 
 SETTING = "PRETRAINED_WEIGHTS"
+TRAINING = "02.feature_network_fine_tuning.py"
 INCEPTION = weights.Pretrained(
     "InceptionV3 without top",
     "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
@@ -136,15 +136,37 @@ def identify_files(folder: Path, record: dict) -> str:
 def write_network(folder: Path, backbone: "keras.Model", whitening: Whitening | None) -> list[Path]:
     """Write the network and the whitening of its features, if any; returns the paths."""
     network_path, whitening_path = folder / "feature_network.h5", folder / "feature_whitening.npz"
-    with atomic_write(network_path) as temporary:
+    with files.atomic_write(network_path) as temporary:
         backbone.save(temporary, include_optimizer=False)
         if whitening:  # in here: where the disk is full, both stay as they were
-            with atomic_write(whitening_path) as beside, beside.open("wb") as handle:
+            with files.atomic_write(whitening_path) as beside, beside.open("wb") as handle:
                 np.savez(handle, **whitening._asdict())
     if whitening:
         return [network_path, whitening_path]
     whitening_path.unlink(missing_ok=True)
     return [network_path]
+
+
+def read_whitening(folder: Path, record: dict, pooling: str, n_features: int) -> Whitening | None:
+    """Return the whitening that stage 02 learned for its network and this pooling; None where `record` names none.
+
+    folder : model/T/; record : of stage 02. Raises UserError where the file is missing, of another network or another
+    number of features.
+    """
+    if not record.get("whitened"):
+        return None
+    if pooling != record.get("pooling"):
+        print(f'features are not whitened: that was learned for POOLING "{record.get("pooling")}"')
+        return None
+    _, record_path, path = network_paths(folder)
+    files.require(path, TRAINING)
+    if records.recorded(path, record_path) is None:
+        raise UserError(f"{display_path(path)} was not made with the network beside it: run {TRAINING} again")
+    whitening = Whitening(**files.read_npz(path, TRAINING, Whitening._fields))
+    shapes = [value.shape for value in whitening if value.dtype.kind == "f" and np.isfinite(value).all()]
+    if shapes != [(n_features,), (n_features, n_features)]:
+        raise UserError(f"{display_path(path)} does not fit {n_features} features: run {TRAINING} again")
+    return whitening
 
 
 def write_known_features(path: Path, features: np.ndarray, labels: np.ndarray, network: str, key: str = "") -> None:
@@ -153,5 +175,5 @@ def write_known_features(path: Path, features: np.ndarray, labels: np.ndarray, n
     features : float32 (n, n_features); labels : (n,) of text; network : as `made_from` of features.json has it
     key : fingerprint of what the features depend on
     """
-    with atomic_write(path) as temporary:
+    with files.atomic_write(path) as temporary:
         np.savez(temporary, features=features, labels=labels.astype(str), network=np.array(network), key=np.array(key))
