@@ -5,11 +5,12 @@
 
 For each size: recall of the ten nearest of 1,000 images, seconds by the clock and of all processors together, and peak
 memory, each way in a process of its own. The seconds of the inverted file begin with the units of a trained map, which
-stage 04 has anyhow (here trained on at most MAP_IMAGES of the images for MAP_EPOCHS); those of HNSW hold its building
-(M = 16, ef_construction = 200, ef = 100). Both use two threads. Without --data the images are drawn: models of 40
-photographs, --features normal values each plus 0.7 times such noise. --data: an .npz with `features` (n, n_features),
-of which images are drawn at random, each moved towards one of its 20 nearest, with noise of a quarter of its length.
---limit: seconds by the clock that one way may take; a way that takes longer is left out, with a sentence.
+stage 04 has anyhow (here trained on at most MAP_IMAGES of the images for MAP_EPOCHS); it looks for KEPT images, as
+stage 04 does. Those of HNSW hold its building (M = 16, ef_construction = 200, ef = 100). Both use two threads. Without
+--data the images are drawn: models of 40 photographs, --features normal values each plus 0.7 times such noise. --data:
+an .npz with `features` (n, n_features), of which images are drawn at random, each moved towards one of its 20 nearest,
+with noise of a quarter of its length. --limit: seconds by the clock that one way may take; a way that takes longer is
+left out, with a sentence.
 hnswlib is not among the requirements (`pip install hnswlib`); without it that way is left out, with a sentence.
 """
 
@@ -30,6 +31,7 @@ from pipeline.clustering import neighbours, som  # noqa: E402
 from pipeline.clustering.directions import Directions, chunks, of_length_one  # noqa: E402
 
 K = 10
+KEPT = 20  # nearest images that stage 04 looks for
 N_ASKED = 1000  # images whose exact neighbours are known
 MAP_IMAGES, MAP_EPOCHS = 100_000, 3
 EXACT_UP_TO = 20_000  # images up to which exact search of all is timed; beyond, its seconds are those of N_ASKED images
@@ -97,7 +99,7 @@ def search(way: str, path: str) -> None:
         begin = time.perf_counter(), time.process_time()
         index = neighbours.index_images(data, unit)
         with ThreadPoolExecutor(2) as pool:
-            found = neighbours.nearest_images(data, index, K, pool.map)[0][asked]
+            found = neighbours.nearest_images(data, index, KEPT, pool.map)[0][asked, :K]
     elif way == "exact":
         images = np.arange(len(data)) if len(data) <= EXACT_UP_TO else asked
         begin = time.perf_counter(), time.process_time()

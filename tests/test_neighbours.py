@@ -51,26 +51,29 @@ def test_many_images_are_found_through_their_lists(inverted, monkeypatch):
     np.testing.assert_allclose(similarity, np.einsum("if,ikf->ik", data, data[found]), atol=1e-5)
 
 
-def test_long_lists_of_several_models_are_made_compact_by_more_steps(inverted, monkeypatch):
+def test_of_long_lists_neighbours_of_neighbours_find_more(inverted, monkeypatch):
     monkeypatch.setattr(neighbours, "PROBES", 2)
     features, _ = groups([20] * 120, spread=0.35)
     data = Directions(features)[:]
     rng = np.random.default_rng(0)
     unit = np.where(rng.random(2400) < 0.5, rng.integers(20, size=2400), np.arange(2400) // 120)
     best, recall = exact(data, 10)[0], []
-    for n_steps in (0, neighbours.LLOYD_STEPS, neighbours.LLOYD_STEPS_OF_LONG):
-        monkeypatch.setattr(neighbours, "LLOYD_STEPS_OF_LONG", n_steps)
-        found = nearest_images(data, index_images(data, unit), 10)[0]
+    for longest in (2400, neighbours.LONG_LISTS):
+        monkeypatch.setattr(neighbours, "LONG_LISTS", longest)
+        found, similarity = nearest_images(data, index_images(data, unit), 10)
         recall.append(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, best, strict=True)]))
-    assert recall[0] < recall[1] < recall[2] and recall[2] > 0.9, recall
+        assert (found != np.arange(2400)[:, None]).all() and all(len(set(row)) == 10 for row in found)
+        np.testing.assert_allclose(similarity, np.einsum("if,ikf->ik", data, data[found]), atol=1e-5)
+    assert recall[0] < 0.9 and recall[1] > 0.95, recall
 
 
-def test_several_workers_find_the_same(inverted):
-    data = Directions(groups([20] * 30)[0])[:]
-    index = index_images(data, np.arange(600) // 20)
+@pytest.mark.parametrize("n_units", [60, 30])  # short lists, and long ones
+def test_several_workers_find_the_same(inverted, n_units):
+    data = Directions(groups([20] * 60)[0])[:]
+    unit = np.arange(1200) % n_units
     with ThreadPoolExecutor(2) as pool:
-        several = nearest_images(data, index, 10, pool.map)
-    for one, other in zip(several, nearest_images(data, index, 10), strict=True):
+        several = nearest_images(data, index_images(data, unit, pool.map), 10, pool.map)
+    for one, other in zip(several, nearest_images(data, index_images(data, unit), 10), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -85,7 +88,7 @@ def test_more_lists_are_searched_where_those_near_hold_too_few(inverted, monkeyp
 def test_a_list_of_most_images_is_split(inverted, monkeypatch):
     monkeypatch.setattr(neighbours, "SHORTEST_SPLIT", 40)
     monkeypatch.setattr(neighbours, "LONGEST", 2)
-    monkeypatch.setattr(neighbours, "LLOYD_STEPS_OF_LONG", 0)
+    monkeypatch.setattr(neighbours, "LONG_LISTS", 10_000)
     features, labels = groups([100, 900, 20, 20])
     data = Directions(features)[:]
     index = index_images(data, labels)

@@ -3,6 +3,8 @@
 The lists of the inverted file begin as the units of the map (Sivic & Zisserman 2003, "Video Google",
 doi:10.1109/ICCV.2003.1238663; Jégou, Douze & Schmid 2011, doi:10.1109/TPAMI.2010.57). Each image is searched for by
 itself, in the lists that are nearest to it. So the time grows with the number of images, and not with its square.
+Where lists are long, neighbours of neighbours are compared too (Dong, Charikar & Li 2011, "NN-descent",
+doi:10.1145/1963405.1963487).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +22,10 @@ VOTERS = 10  # nearest neighbours that vote on an image's cluster, at most
 EXACT_IMAGES = 10_000  # images up to which all are compared with all, which takes no longer
 PROBES = 24  # lists that an image is looked for in; 16 find 0.99 of the ten nearest, 24 nearly all (doc/results.md)
 LLOYD_STEPS = 2  # the neighbourhood of the map blurs its units: after two steps of K-means recall is 0.999, not 0.85
-LONG_LISTS = 32  # images a list on average, from which on a list holds several models and more steps are needed:
-LLOYD_STEPS_OF_LONG = 8  # of a million images (280 a list) 2 find 0.80 of the ten nearest, 4 0.95, 6 0.98
+LONG_LISTS = 32  # images a list on average, from which on lists hold several models, and a model lies in several:
+LLOYD_STEPS_OF_LONG = 4  # then there are more steps of K-means,
+PASSES = 2  # and passes in which an image is compared with
+HOPS = 15  # the nearest so many of its nearest so many
 LONGEST = 16  # length of the longest list, in mean lengths; a longer one would cost the square of its length
 SHORTEST_SPLIT = 1024  # images; a list up to this length is not split
 BLOCK_IMAGES = 2048  # images that are searched for at a time
@@ -84,11 +88,20 @@ def nearest_images(
     """
     m = len(data)
     k = min(k, m - 1)
-    neighbours, similarity = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
     if not k:
-        return neighbours, similarity
+        return np.empty((m, k), np.int32), np.empty((m, k), np.float32)
     blocks = [index.images[start : start + BLOCK_IMAGES] for start in range(0, m, BLOCK_IMAGES)]
-    search = partial(_search_for_images, data, index, k)
+    found = _of_blocks(partial(_search_for_images, data, index, k), blocks, k, in_order)
+    are_long = len(index.centres) > PROBES and m >= LONG_LISTS * len(index.centres)
+    for _ in range(PASSES if are_long else 0):
+        found = _of_blocks(partial(_search_neighbours, data, found[0]), blocks, k, in_order)
+    return found
+
+
+def _of_blocks(search: Callable, blocks: list[np.ndarray], k: int, in_order: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """Return neighbours and similarities, (m, k), of images in blocks; search : a block -> the same of its images."""
+    m = sum(map(len, blocks))
+    neighbours, similarity = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
     with tqdm(total=m, desc="neighbours", unit="image", unit_scale=True, leave=None, disable=None) as progress:
         for images, (found, value) in zip(blocks, in_order(search, blocks), strict=True):
             neighbours[images], similarity[images] = found, value
@@ -124,6 +137,25 @@ def _search_for_images(
     """`nearest_images` of some images."""
     with threadpool_limits(1):  # several blocks are at work at once, and the result is the same with any number of them
         return _search(data[images], images, data, index, k, PROBES)
+
+
+def _search_neighbours(
+    data: "Directions | np.ndarray", neighbours: np.ndarray, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest of the neighbours found so far, (m, k), and of their neighbours, to each of some images."""
+    found, similarity = (np.empty((len(images), neighbours.shape[1]), kind) for kind in (np.int32, np.float32))
+    near = neighbours[:, :HOPS]
+    others = np.concatenate([neighbours[images], near[near[images]].reshape(len(images), -1)], axis=1)
+    others.sort(axis=1)
+    with threadpool_limits(1):  # as above
+        for part in chunks(len(images), others.shape[1] * data.shape[1]):
+            shown = data[others[part].ravel()].reshape(*others[part].shape, -1)  # (n, n_others, n_features)
+            value = (shown @ data[images[part]][:, :, None])[:, :, 0]
+            value[others[part] == images[part, None]] = -np.inf
+            value[:, 1:][others[part][:, 1:] == others[part][:, :-1]] = -np.inf  # found twice
+            column, similarity[part] = k_largest(value, neighbours.shape[1])
+            found[part] = np.take_along_axis(others[part], column, axis=1)
+    return found, similarity
 
 
 def _search(
