@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_samples
 from pipeline.clustering.communities import find_communities, link_images
 from pipeline.clustering.directions import Directions
 from pipeline.clustering.fragments import absorb_fragments, link_with_clusters, tail_share
-from pipeline.clustering.grouping import group, sample_of_patches, single_images
+from pipeline.clustering.grouping import choose, group, sample_of_patches, single_images
 from pipeline.clustering.landmarks import LANDMARKS, Landmarks, no_landmarks, pick_landmarks
 from pipeline.clustering.neighbours import exact_neighbours, index_images
 from pipeline.clustering.selection import (
@@ -15,7 +15,9 @@ from pipeline.clustering.selection import (
     candidate_partitions,
     cluster_silhouettes,
     coverage,
+    find_known_models,
     select_partition,
+    share_placed,
     shared_images,
 )
 
@@ -62,6 +64,51 @@ def test_models_of_one_and_two_photographs_are_found_beside_known_ones():
     new = data[~known]
     found = group(new, landmarks, index_images(new, np.zeros(len(new), int)), seed=0)
     assert len(set(found.partitions[found.predicted])) == 12
+
+
+def grouped_beside_known(sizes: list[int], n_known: int, spread: float, seed: int, n_shown: int = 0):
+    """Group drawn models beside known ones of 25 photographs; `n_shown` more of each known one are among the new.
+
+    Returns the clusters and the true models of the new photographs.
+    """
+    features, labels = groups(sizes + [25 + n_shown] * n_known, spread=spread, seed=seed)
+    known = labels >= len(sizes)
+    for model in np.unique(labels[known]):
+        known[np.flatnonzero(labels == model)[:n_shown]] = False
+    data = Directions(features)[:]
+    landmarks = Landmarks(data[known], labels[known] - len(sizes))
+    return choose(data[~known], landmarks, seed=0).cluster, labels[~known]
+
+
+def test_beside_known_models_the_partition_that_puts_fewest_images_among_them_is_taken_of_two_as_good():
+    halves = np.repeat([0, 1], 5).astype(np.int32)
+    among = Candidate(1, 0.2, halves, 0.9, 1.0, 1.0, placed=0.7)
+    apart = Candidate(1, 0.4, halves, 0.88, 1.0, 1.0, placed=0.9)
+    worse = Candidate(1, 0.6, halves, 0.8, 1.0, 1.0, placed=1.0)
+    candidates = [among, apart, worse]
+    assert select_partition(candidates)[0] is among
+    assert select_partition(candidates, beside_known=True)[0] is apart
+
+
+def test_images_among_mostly_landmarks_are_not_placed_unless_they_may_be_of_a_known_model():
+    cluster = np.array([0, 0, 1, 1, 2, 2, 1, 1, 1, 2])  # six images, then landmarks: three in cluster 1, one in 2
+    assert share_placed(cluster, np.full(6, -1)) == 4 / 6
+    assert share_placed(cluster, np.array([-1, -1, 0, -1, -1, -1])) == 5 / 6
+
+
+def test_new_photographs_of_known_models_are_clusters_too():
+    for n_shown in (2, 6):
+        cluster, model = grouped_beside_known([], 10, spread=0.35, seed=0, n_shown=n_shown)
+        assert adjusted_rand_score(model, cluster) == 1
+
+
+def test_an_image_that_is_as_like_a_known_model_as_its_photographs_may_be_of_it():
+    features, labels = groups([10] * 4, n_features=64)
+    data = Directions(features)[:]
+    new = np.r_[0:10, 10:13]  # all of a new model, three photographs of a known one
+    known = np.r_[13:40]
+    found = find_known_models(data[np.r_[new, known]], labels[known] - 1)
+    assert found.tolist() == [-1] * 10 + [0] * 3
 
 
 def test_shared_images_is_the_jaccard_similarity_of_an_image_s_clusters():

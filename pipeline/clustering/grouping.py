@@ -79,7 +79,7 @@ def choose(data: np.ndarray, landmarks: Landmarks, seed: int, pure: bool = False
     both = np.concatenate([data, landmarks.features])
     neighbours, similarity = exact_neighbours(both, min(NEIGHBOURS[-1], len(both) - 1))
     candidates = candidate_partitions(neighbours, similarity, both, landmarks.labels, seed)
-    best, nearly = select_partition(candidates, pure)
+    best, nearly = select_partition(candidates, pure, beside_known=bool(len(landmarks.labels)))
     numbers = np.array([number_of(one.cluster) for one in nearly]) / number_of(best.cluster)
     low, high = np.clip([numbers.min() * np.exp(-2 * SPREAD), numbers.max() * np.exp(2 * SPREAD)], *FARTHEST)
     return Choice(best.n_neighbours, best.least_similarity, best.cluster, low, high)

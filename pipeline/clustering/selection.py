@@ -23,7 +23,8 @@ IMAGES_PER_NEIGHBOUR = 4  # images for each neighbour, at least: a graph of more
 WORSE = 0.6  # share of the best score so far under which a number of neighbours ends the search for larger ones
 MANY = 12  # neighbours from which on more of them only find larger clusters
 NEARLY = 0.9  # share of the best score from which on a candidate may be right as well
-AS_GOOD = 0.97  # share of the best score from which on coverage decides where models must not be joined
+AS_GOOD = 0.97  # share of the best score from which on other shares decide, see `select_partition`
+ODD = 0.05  # share of a known model's photographs that are less like it than an image that may be of that model
 
 
 class Candidate(NamedTuple):
@@ -35,6 +36,7 @@ class Candidate(NamedTuple):
     silhouette: float  # -1..1, mean of the images
     stability: float  # 0..1, see `candidate_partitions`
     coverage: float = 1.0  # 0..1, share of the images that are not alone in `cluster`
+    placed: float = 1.0  # 0..1, share of the images that are not among photographs of other, known models
 
     def score(self, covering: bool = True) -> float:
         """Return how well the partition holds, -1 to 1: silhouette times stability, and times coverage where asked."""
@@ -99,16 +101,51 @@ def shared_images(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return shared / (sizes_one[one] + sizes_other[other] - shared)
 
 
+def find_known_models(data: np.ndarray, models: np.ndarray) -> np.ndarray:
+    """Return the known model that each image may be of, int (m,); -1 for an image that is like none.
+
+    The image is as like that model as all but a share ODD of the model's photographs are like the others of it.
+
+    data, models : see `candidate_partitions`
+    """
+    m, sizes = len(data) - len(models), np.bincount(models)
+    member = sparse.csr_matrix((np.ones(len(models), np.float32), (models, np.arange(len(models)))))
+    cosine = data @ (member @ data[m:]).T  # sums over each model's photographs
+    own = (cosine[np.arange(m, len(data)), models] - 1) / np.maximum(sizes[models] - 1, 1)
+    least = [np.quantile(own[models == model], ODD) if size > 1 else np.inf for model, size in enumerate(sizes)]
+    likeness = cosine[:m] / sizes
+    likeness[likeness < least] = -np.inf
+    return np.where(np.isfinite(likeness).any(axis=1), likeness.argmax(axis=1), -1)
+
+
+def share_placed(cluster: np.ndarray, model: np.ndarray) -> float:
+    """Return the share of the images that are not among mostly landmarks, or may be of a known model, 0 to 1.
+
+    A partition that puts other images among landmarks is too coarse for them, or they are odd.
+
+    cluster : int ndarray of shape (m + n_landmarks,), from 0
+    model : int ndarray of shape (m,), see `find_known_models`
+
+    >>> share_placed(np.array([0, 0, 1, 1, 1]), np.array([-1, -1, -1]))
+    0.6666666666666666
+    """
+    m, n_clusters = len(model), cluster.max() + 1
+    n_images, n_landmarks = (np.bincount(part, minlength=n_clusters) for part in (cluster[:m], cluster[m:]))
+    return float(np.mean((n_landmarks <= n_images)[cluster[:m]] | (model >= 0)))
+
+
 def partitions_by_graph(
-    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, models: np.ndarray, seed: int
+    neighbours: np.ndarray, similarity: np.ndarray, data: np.ndarray, models: np.ndarray, model: np.ndarray, seed: int
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], float]]:
     """Return the partition and the mean silhouette for each place (i, j) of NEIGHBOURS and LEAST_SIMILARITIES.
 
     Parameters as those of `candidate_partitions`; the partitions are of images and landmarks.
+    model : int ndarray of shape (m,), see `find_known_models`
     """
     n_both, m = len(data), len(data) - len(models)
     cosine = data @ data.T  # once for all partitions
     alone = distance_within(cosine[m:, m:], models)
+    cosine[m:, :m][models[:, None] == model] = 0  # the model that an image may be of is no other one to it
     partition: dict[tuple[int, int], np.ndarray] = {}
     silhouette: dict[tuple[int, int], float] = {}
     size: dict[tuple[int, int], tuple[int, float]] = {}  # number of links and sum of their weights
@@ -148,7 +185,8 @@ def candidate_partitions(
     Landmarks are linked with the images, but only the images count. The landmarks' models are clusters as they are, so
     that an image may stand apart from them or not. They also show how far photographs of one model are from each other:
     an image that is alone has the silhouette that it would have if others of its model were as far. Without
-    landmarks, it has 0.
+    landmarks, it has 0. Since landmarks hold coarse partitions down, the mean of both stabilities stands for their
+    product where there are some.
 
     Parameters
     ----------
@@ -156,8 +194,9 @@ def candidate_partitions(
     data : float32 ndarray of shape (m + n_landmarks, n_features), directions
     models : int ndarray of shape (n_landmarks,), the models of the landmarks, from 0
     """
-    partition, silhouette = partitions_by_graph(neighbours, similarity, data, models, seed)
     m = len(data) - len(models)
+    model = find_known_models(data, models) if len(models) else np.full(m, -1)
+    partition, silhouette = partitions_by_graph(neighbours, similarity, data, models, model, seed)
     own = (neighbours, similarity) if m == len(data) else exact_neighbours(data[:m], min(NEAREST, m - 1))
     kept: dict[tuple[tuple[int, int], tuple[int, int]], float] = {}
 
@@ -174,19 +213,24 @@ def candidate_partitions(
     for (i, j), cluster in partition.items():
         by_neighbours = stability((i, j), [(i - 1, j), (i + 1, j)])
         by_similarity = stability((i, j), [(i, j - 1), (i, j + 1)])
-        stable = by_neighbours * by_similarity
+        stable = (by_neighbours + by_similarity) / 2 if len(models) else by_neighbours * by_similarity
         images = absorb_fragments(renumbered(cluster[:m]), *own)
         links = NEIGHBOURS[i], LEAST_SIMILARITIES[j]
-        found.append(Candidate(*links, images, silhouette[i, j], stable, coverage(images)))
+        placed = share_placed(cluster, model)
+        found.append(Candidate(*links, images, silhouette[i, j], stable, coverage(images), placed))
     return found
 
 
-def select_partition(candidates: list[Candidate], pure: bool = False) -> tuple[Candidate, list[Candidate]]:
+def select_partition(
+    candidates: list[Candidate], pure: bool = False, beside_known: bool = False
+) -> tuple[Candidate, list[Candidate]]:
     """Return the candidate that holds best, and all whose score is nearly as good (NEARLY), itself among them.
 
     The largest number of neighbours only shows how stable the next smaller one is, where there are several.
     pure : whether two models in one cluster do more harm than one model in two: then images that are left alone count
         against a candidate only among those that are as good as the best without them (AS_GOOD)
+    beside_known : whether there are landmarks: of the candidates that are as good (AS_GOOD) the one holds best that is
+        stable, leaves few images alone and puts few among photographs of known models
     """
     largest = max(candidate.n_neighbours for candidate in candidates)
     inner = [candidate for candidate in candidates if candidate.n_neighbours < largest] or candidates
@@ -195,4 +239,7 @@ def select_partition(candidates: list[Candidate], pure: bool = False) -> tuple[C
     if pure:
         as_good = [candidate for candidate in inner if candidate.score(False) >= AS_GOOD * reached] or [best]
         best = max(as_good, key=lambda candidate: (candidate.coverage, candidate.score()))
+    elif beside_known:
+        as_good = [candidate for candidate in inner if candidate.score() >= AS_GOOD * reached] or [best]
+        best = max(as_good, key=lambda candidate: candidate.stability * candidate.coverage * candidate.placed)
     return best, [candidate for candidate in inner if candidate.score(not pure) >= NEARLY * reached] or [best]
