@@ -153,6 +153,15 @@ def test_error_in_the_number_of_clusters():
     assert clusters_error_percent(table, np.array([2, 0])) == -50
 
 
+def test_the_right_number_of_clusters_has_no_error_and_no_sign():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        n = int(rng.integers(3, 13))
+        labels = np.concatenate([np.arange(n), rng.integers(n, size=100)]).astype(str).tolist()
+        clusters = np.concatenate([np.arange(n), rng.integers(n, size=100)]).astype(str).tolist()
+        assert f"{clusters_error_percent(cross_tabulate(labels, clusters)):+.0f}" == "+0"
+
+
 def test_most_split_and_most_merged():
     true = ["A"] * 6 + ["B"] * 4 + ["C"] * 3
     pred = [0, 0, 0, 0, 1, 2, 1, 1, 1, 3, 4, 4, 4]
