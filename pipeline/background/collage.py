@@ -124,23 +124,24 @@ def _quarters_on_ground(image_bgr: np.ndarray) -> list[Panel]:
     content = cv2.inRange(image_bgr, ground - SAME_COLOUR, ground + SAME_COLOUR) == 0
     if min(content[panel].mean() for panel in panels) < MIN_CONTENT:
         return []
-    seen = [image_bgr[panel][content[panel]] for panel in panels]
+    seen = [colour_shares(image_bgr[panel][content[panel]]) for panel in panels]
     return panels if all(are_like_colours(seen[0], other) for other in seen[1:]) else []
 
 
-def are_like_colours(pixels_bgr: np.ndarray, others_bgr: np.ndarray) -> bool:
-    """Return whether two sets of pixels, uint8 BGR (n, 3), have at least LIKE_COLOURS of their colours in common.
+def are_like_colours(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two views, given by their `colour_shares`, have at least LIKE_COLOURS of their colours in common.
 
     The measure is the histogram intersection of Swain and Ballard 1991, doi:10.1007/BF00130487.
 
     >>> red, blue = np.uint8([[0, 0, 200]]), np.uint8([[200, 0, 0]])
-    >>> are_like_colours(red, np.vstack([red, blue])), are_like_colours(red, blue)
+    >>> both = colour_shares(np.vstack([red, blue]))
+    >>> are_like_colours(colour_shares(red), both), are_like_colours(colour_shares(red), colour_shares(blue))
     (True, False)
     """
-    return float(np.minimum(_colour_shares(pixels_bgr), _colour_shares(others_bgr)).sum()) >= LIKE_COLOURS
+    return float(np.minimum(one, other).sum()) >= LIKE_COLOURS
 
 
-def _colour_shares(pixels_bgr: np.ndarray) -> np.ndarray:
+def colour_shares(pixels_bgr: np.ndarray) -> np.ndarray:
     """Return the share of each colour among pixels, uint8 BGR (n, 3): float64 (COLOUR_BINS,) * 3."""
     counts, _ = np.histogramdd(pixels_bgr, COLOUR_BINS, [(0, 256)] * 3)
     return counts / counts.sum()

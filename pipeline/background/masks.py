@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipeline.background.cast_shadow import erase_cast_shadow
-from pipeline.background.collage import are_like_colours
+from pipeline.background.collage import are_like_colours, colour_shares
 from pipeline.background.colour import to_lab
 from pipeline.background.corrections import (
     add_pale_parts,
@@ -147,8 +147,8 @@ def choose_view(views: list[Candidate], panels_bgr: list[np.ndarray], min_trust:
     views : the mask of each panel; panels_bgr : uint8 ndarrays of shape (H, W, 3), the panels, as large as the masks
     """
     shown = [i for i, view in enumerate(views) if view.trust >= min_trust and view.mask.mean() >= MIN_FOREGROUND]
-    products_bgr = [panels_bgr[i][views[i].mask] for i in shown]
-    if not any(are_like_colours(one, other) for one, other in itertools.combinations(products_bgr, 2)):
+    colours = [colour_shares(panels_bgr[i][views[i].mask]) for i in shown]
+    if not any(are_like_colours(one, other) for one, other in itertools.combinations(colours, 2)):
         return None
     shown = [i for i in shown if is_plausible(views[i].mask)] or shown
     most = max(views[i].trust for i in shown)

@@ -77,13 +77,14 @@ def corrected(
 
     def part(a: int, b: int) -> None:
         members = np.flatnonzero(cluster == cluster[a])
-        side = two_sides(data[members], group[members], group[a], group[b])
+        rows = data[members]
+        side = two_sides(rows, group[members], group[a], group[b])
         new = max(first_new, cluster.max() + 1)
         if side is not None:
             cluster[members[side]] = new
             return
-        likeness = data[np.array([a, b])] @ data[members].sum(axis=0)
-        weak = a if likeness[0] < likeness[1] else b
+        likeness = dict(zip(members.tolist(), rows @ rows.sum(axis=0), strict=True))
+        weak = a if likeness[a] < likeness[b] else b
         target = runner_up[weak]
         if target < 0 or target == cluster[weak] or forbidden(group[weak], target):
             target = new

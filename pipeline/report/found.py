@@ -84,13 +84,12 @@ def measure_silhouettes(direction: np.ndarray, cluster: np.ndarray) -> np.ndarra
     """
     result = np.ones(len(cluster), np.float32)
     _, index, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
-    several = np.flatnonzero(sizes > 1)
-    if len(several) < 2:
+    several = sizes > 1
+    if np.count_nonzero(several) < 2:
         return result
     sums = means_of(direction, index, len(sizes))[several] * sizes[several, None].astype(np.float32)
-    place = np.full(len(sizes), -1)
-    place[several] = np.arange(len(several))
-    images = np.flatnonzero(place[index] >= 0)
+    place = np.cumsum(several) - 1  # of a cluster in `sums`
+    images = np.flatnonzero(several[index])
     for rows in chunks(len(images), max(sums.shape)):
         some = images[rows]
         result[some] = silhouettes(direction[some], place[index[some]], sums, sizes[several])
